@@ -1,0 +1,242 @@
+//! Time: the one place that reads a clock, and the form in which moments are written.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in milliseconds since 1970-01-01T00:00:00Z, from then to the end of the year 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+/// The last moment that four digits of a year can write.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// A string is no moment in any of the forms that are read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no time: use 2026-11-22T06:10:00Z, \"2026-11-22 06:10:00\" or 2026-11-22 (the last two are local)")]
+pub struct TimeError(String);
+
+impl Timestamp {
+    /// The moment `ms` milliseconds after the epoch; what lies past the year 9999 becomes its last moment.
+    pub const fn from_ms(ms: u64) -> Self {
+        Self(if ms > LAST_MS { LAST_MS } else { ms })
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `ms` milliseconds.
+    #[must_use]
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Self::from_ms(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this moment; 0 if it is not earlier.
+    pub const fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as it stands in the log: always these 24 bytes.
+    pub fn to_rfc3339(self) -> [u8; 24] {
+        let (days, ms) = (self.0 / 86_400_000, self.0 % 86_400_000);
+        let (year, month, day) = civil_from_days(days);
+        let mut out = *b"0000-00-00T00:00:00.000Z";
+        put(&mut out[0..4], year);
+        put(&mut out[5..7], month);
+        put(&mut out[8..10], day);
+        put(&mut out[11..13], ms / 3_600_000);
+        put(&mut out[14..16], ms / 60_000 % 60);
+        put(&mut out[17..19], ms / 1_000 % 60);
+        put(&mut out[20..23], ms % 1_000);
+        out
+    }
+
+    /// As people read it where they are: `01 Jun 2023 15:00:01`, in the local time zone.
+    pub fn to_local_words(self) -> String {
+        self.utc().with_timezone(&Local).format(WORDS).to_string()
+    }
+
+    /// The same words in UTC, for files that must read the same everywhere.
+    pub fn to_utc_words(self) -> String {
+        self.utc().format(WORDS).to_string()
+    }
+
+    /// The day in UTC, `2026-11-22`.
+    pub fn to_utc_day(self) -> String {
+        self.utc().format("%Y-%m-%d").to_string()
+    }
+
+    /// Reads a moment that a person typed: RFC 3339, or a date or a date with a time in the local zone.
+    ///
+    /// A date alone is its first moment, or with `end` its last, so that `--until DATE` includes the day.
+    pub fn parse_typed(text: &str, end: bool) -> Result<Self, TimeError> {
+        if let Ok(moment) = text.parse() {
+            return Ok(moment);
+        }
+        let wrong = || TimeError(text.to_owned());
+        for form in ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", WORDS] {
+            if let Ok(local) = NaiveDateTime::parse_from_str(text, form) {
+                return local_moment(local).ok_or_else(wrong);
+            }
+        }
+        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| wrong())?;
+        let time = if end { day.and_hms_milli_opt(23, 59, 59, 999) } else { day.and_hms_opt(0, 0, 0) };
+        time.and_then(local_moment).ok_or_else(wrong)
+    }
+
+    fn utc(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0.cast_signed()).unwrap_or_default()
+    }
+}
+
+/// The ancestor's way of writing a moment.
+const WORDS: &str = "%d %b %Y %H:%M:%S";
+
+fn local_moment(local: NaiveDateTime) -> Option<Timestamp> {
+    let ms = Local.from_local_datetime(&local).earliest()?.timestamp_millis();
+    u64::try_from(ms).ok().map(Timestamp::from_ms)
+}
+
+fn put(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+/// Source: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_rfc3339()).unwrap_or_default())
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        let moment = DateTime::parse_from_rfc3339(text).map_err(|_| TimeError(text.to_owned()))?;
+        u64::try_from(moment.timestamp_millis()).map(Self::from_ms).map_err(|_| TimeError(text.to_owned()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The time of day as the machine believes it; it may jump.
+pub fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_ms(u64::try_from(since.as_millis()).unwrap_or(LAST_MS))
+}
+
+/// A point on the clock that never goes back, for deadlines.
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// The clock of a log: follows the machine's clock, but never falls and never stands still.
+///
+/// When the machine's clock is behind (set back, or the log comes from a machine that was ahead), time goes on from
+/// the last event at the pace of the monotonic clock, so that whatever waits for a moment is waited out.
+#[derive(Debug, Clone, Copy)]
+pub struct LogClock {
+    base: Timestamp,
+    started: Instant,
+}
+
+impl LogClock {
+    /// A clock for a log whose last event is at `last`.
+    pub fn new(last: Timestamp) -> Self {
+        Self { base: last, started: monotonic() }
+    }
+
+    /// The present moment.
+    pub fn now(&mut self) -> Timestamp {
+        let passed = monotonic().duration_since(self.started);
+        let steady = self.base.plus_ms(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+        let wall = wall();
+        if wall > steady {
+            *self = Self { base: wall, started: monotonic() };
+        }
+        steady.max(wall)
+    }
+}
+
+/// The duration from `now` until `deadline`, zero if it has passed.
+pub fn until(deadline: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_millis(deadline.ms_since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_form_is_rfc_3339_in_utc_with_milliseconds() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_795_327_800_123, "2026-11-22T06:10:00.123Z"),
+            (LAST_MS, "9999-12-31T23:59:59.999Z"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(Timestamp::from_ms(ms).to_string(), text);
+            assert_eq!(text.parse::<Timestamp>().unwrap().as_ms(), ms);
+        }
+    }
+
+    #[test]
+    fn the_written_form_agrees_with_chrono_on_every_day_of_four_centuries() {
+        for day in 0..146_097_u64 {
+            let moment = Timestamp::from_ms(day * 86_400_000 + day % 86_400_000);
+            let expected = moment.utc().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+            assert_eq!(moment.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_log_clock_goes_on_from_a_last_event_in_the_future() {
+        let ahead = wall().plus_ms(3_600_000);
+        let mut clock = LogClock::new(ahead);
+        let first = clock.now();
+        assert!(first >= ahead && first.ms_since(ahead) < 60_000);
+        assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn a_date_alone_spans_its_day() {
+        let first = Timestamp::parse_typed("2026-11-22", false).unwrap();
+        let last = Timestamp::parse_typed("2026-11-22", true).unwrap();
+        assert_eq!(last.ms_since(first), 86_399_999);
+        assert!(Timestamp::parse_typed("yesterday", false).is_err());
+    }
+}

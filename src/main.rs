@@ -1,0 +1,3 @@
+//! The executable `messenger`: parse the command line, run, exit with the code of the outcome.
+
+fn main() {}

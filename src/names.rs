@@ -1,0 +1,225 @@
+//! The names that people and devices go by, made only by parsing: whoever holds one knows that its form is right.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a string is no name or text: what was wrong with its form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// A user, group or device name has a character or a length that is not allowed.
+    #[error("{0}")]
+    BadName(&'static str),
+    /// A text is empty or only white space.
+    #[error("the text is empty")]
+    EmptyText,
+    /// A text is longer than [`TEXT_BYTES_MAX`].
+    #[error("the text is longer than {TEXT_BYTES_MAX} bytes")]
+    TextTooLong,
+}
+
+/// The longest text of a message, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 16_384;
+
+/// ASCII text of at most `N` bytes, stored in place, so that names are copied and compared without allocation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Inline<const N: usize> {
+    bytes: [u8; N],
+    length: u8,
+}
+
+impl<const N: usize> Inline<N> {
+    fn parse(text: &str, allowed: fn(u8) -> bool) -> Option<Self> {
+        if text.is_empty() || text.len() > N || !text.bytes().all(allowed) {
+            return None;
+        }
+        let mut bytes = [0; N];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+fn word_with_dots(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $allowed:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Inline<$bytes>);
+
+        impl $name {
+            /// The longest name, in bytes.
+            pub const BYTES_MAX: usize = $bytes;
+
+            /// The name as it was typed.
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = FormError;
+
+            fn from_str(text: &str) -> Result<Self, FormError> {
+                Inline::parse(text, $allowed).map(Self).ok_or(FormError::BadName($rule))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A user's name: 1 to 32 of `A-Z a-z 0-9 . _ -`, case-sensitive.
+    UserName,
+    32,
+    word_with_dots,
+    "a user name is 1 to 32 of A-Z a-z 0-9 . _ -"
+);
+name_type!(
+    /// A group's name: 1 to 32 of `A-Z a-z 0-9`, case-sensitive.
+    GroupName,
+    32,
+    |byte| byte.is_ascii_alphanumeric(),
+    "a group name is 1 to 32 letters and digits"
+);
+name_type!(
+    /// The name of one device of a user: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    DeviceName,
+    64,
+    word_with_dots,
+    "a device name is 1 to 64 of A-Z a-z 0-9 . _ -"
+);
+name_type!(
+    /// The number of a peer transfer: 32 lower-case hexadecimal digits, drawn by the sender.
+    TransferId,
+    32,
+    |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    "a transfer is 32 lower-case hexadecimal digits"
+);
+
+/// The text of a message: 1 to [`TEXT_BYTES_MAX`] bytes, not only white space, kept exactly as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Text(Box<str>);
+
+impl Text {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Text {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, FormError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(FormError::TextTooLong);
+        }
+        if text.trim().is_empty() {
+            return Err(FormError::EmptyText);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_is_one_to_32_word_characters() {
+        for good in ["y", "yoda", "Obi-wan.K_2", &"x".repeat(32)] {
+            assert_eq!(good.parse::<UserName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "naïve", "a/b", "a\n", &"x".repeat(33)] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_name_has_letters_and_digits_only() {
+        assert!("learning3331".parse::<GroupName>().is_ok());
+        for bad in ["", "a-b", "a.b", "ü"] {
+            assert!(bad.parse::<GroupName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_differ_by_case_and_sort_as_their_text() {
+        let name = |text: &str| text.parse::<UserName>().unwrap();
+        assert_ne!(name("Yoda"), name("yoda"));
+        assert!(name("a") < name("ab") && name("ab") < name("b"));
+    }
+
+    #[test]
+    fn a_transfer_is_exactly_32_hexadecimal_digits() {
+        assert!("0123456789abcdef0123456789abcdef".parse::<TransferId>().is_ok());
+        assert!("0123456789ABCDEF0123456789ABCDEF".parse::<TransferId>().is_err());
+    }
+
+    #[test]
+    fn a_text_is_kept_as_it_is_within_its_limit() {
+        assert_eq!(" a\nb ".parse::<Text>().unwrap().as_str(), " a\nb ");
+        assert_eq!(" \n\t".parse::<Text>(), Err(FormError::EmptyText));
+        assert_eq!("x".repeat(TEXT_BYTES_MAX + 1).parse::<Text>(), Err(FormError::TextTooLong));
+        assert!("x".repeat(TEXT_BYTES_MAX).parse::<Text>().is_ok());
+    }
+}
