@@ -1,4 +1,17 @@
 //! The rules of the chat, as a deterministic state machine that knows no socket, file or clock.
+//!
+//! [`State::decide`] turns a command into events or a [`Refusal`] and changes nothing; [`State::apply`] folds an event
+//! and never fails. Whatever depends on the time or on a flag is decided once and stands in the event, so the fold of
+//! a log is the same state on every machine in every year.
+
+pub mod command;
+pub mod event;
+pub mod json;
+pub mod refusal;
+
+pub use command::{Command, Place};
+pub use event::{Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
+pub use refusal::Refusal;
 
 /// The number of an event in the log, from 1, without gaps; below 2^53, so that it is exact in every JSON reader.
 pub type Seq = u64;

@@ -7,3 +7,5 @@ pub mod names;
 pub mod clock;
 
 pub mod chat;
+
+pub mod protocol;

@@ -1,0 +1,99 @@
+//! Writing JSON the one way the log allows: controls escaped so that no line can drive a terminal.
+
+/// Appends `text` as a JSON string with its quotes.
+///
+/// `"`, `\`, everything below 0x20, DEL and the C1 controls are escaped, by the short form where JSON has one, else
+/// as `\u00` and two lower-case digits; all else stands as it is.
+pub fn string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        // C1 controls are U+0080 to U+009F, in UTF-8 0xC2 and a byte from 0x80 to 0x9F.
+        let c1 = byte == 0xC2 && bytes.get(at + 1).is_some_and(|next| *next <= 0x9F);
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7F && !c1 {
+            at += 1;
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain_from..at]);
+        if c1 {
+            at += 1;
+            escape(bytes[at], out);
+        } else {
+            escape(byte, out);
+        }
+        at += 1;
+        plain_from = at;
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x0C => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Appends a number in decimal.
+pub fn number(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0_u8; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(text: &str) -> String {
+        let mut out = Vec::new();
+        string(text, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn controls_are_escaped_and_all_else_stands() {
+        assert_eq!(written("naïve \"a\\b\"\n"), r#""naïve \"a\\b\"\n""#);
+        assert_eq!(written("\u{1b}[2J\u{7f}\u{9b}\u{85}é"), r#""\u001b[2J\u007f\u009b\u0085é""#);
+        assert_eq!(written("\u{8}\u{c}\r\t\0"), r#""\b\f\r\t\u0000""#);
+    }
+
+    proptest! {
+        #[test]
+        fn every_string_reads_back_and_holds_no_control(text in any::<String>()) {
+            let line = written(&text);
+            prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+            prop_assert!(!line.chars().any(char::is_control));
+        }
+
+        #[test]
+        fn every_number_is_written_in_decimal(value in any::<u64>()) {
+            let mut out = Vec::new();
+            number(value, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Cutting a stream of bytes into lines, with a bound on what is kept.
+
+use memchr::memchr;
+
+/// What stood between two line feeds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CutLine<'a> {
+    /// A line without its end (LF or CR LF); it may be empty, and need not be UTF-8.
+    Whole(&'a [u8]),
+    /// A line over the limit was skipped to its end.
+    TooLong,
+}
+
+/// A buffer that bytes go into and lines come out of.
+#[derive(Debug)]
+pub struct LineCutter {
+    buffer: Vec<u8>,
+    /// Where the first line not yet given out starts.
+    start: usize,
+    /// How far from `start` there is surely no line feed.
+    searched: usize,
+    line_bytes_max: usize,
+    skipping: bool,
+}
+
+impl LineCutter {
+    /// A cutter for lines of at most `line_bytes_max` bytes with their line feed.
+    pub fn new(line_bytes_max: usize) -> Self {
+        Self { buffer: Vec::new(), start: 0, searched: 0, line_bytes_max, skipping: false }
+    }
+
+    /// Takes in bytes as they came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes held and not yet given out.
+    pub fn pending_bytes(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Gives the memory back once nothing is held.
+    pub fn release(&mut self) {
+        if self.pending_bytes() == 0 {
+            self.buffer = Vec::new();
+            self.start = 0;
+        }
+    }
+
+    /// The next line, or `None` until more bytes come.
+    pub fn next_line(&mut self) -> Option<CutLine<'_>> {
+        let from = self.start + self.searched;
+        let Some(found) = memchr(b'\n', &self.buffer[from..]) else {
+            self.searched = self.buffer.len() - self.start;
+            if self.skipping || self.searched >= self.line_bytes_max {
+                self.skipping = true;
+                self.buffer.clear();
+                self.start = 0;
+                self.searched = 0;
+            }
+            return None;
+        };
+        let line_start = self.start;
+        let line_end = from + found;
+        self.start = line_end + 1;
+        self.searched = 0;
+        if std::mem::take(&mut self.skipping) || line_end - line_start >= self.line_bytes_max {
+            return Some(CutLine::TooLong);
+        }
+        let line = &self.buffer[line_start..line_end];
+        Some(CutLine::Whole(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// At the end of the stream: what stood there without a line feed, if anything.
+    pub fn last_line(&mut self) -> Option<CutLine<'_>> {
+        let rest = self.start..self.buffer.len();
+        self.start = self.buffer.len();
+        if std::mem::take(&mut self.skipping) || rest.len() >= self.line_bytes_max {
+            return Some(CutLine::TooLong);
+        }
+        let line = &self.buffer[rest];
+        (!line.is_empty()).then(|| CutLine::Whole(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(cutter: &mut LineCutter) -> Vec<Option<Vec<u8>>> {
+        let mut out = Vec::new();
+        while let Some(line) = cutter.next_line() {
+            out.push(match line {
+                CutLine::Whole(line) => Some(line.to_vec()),
+                CutLine::TooLong => None,
+            });
+        }
+        out
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
+        let mut cutter = LineCutter::new(8);
+        cutter.push(b"1234567\n12345678\nab\r\n\n");
+        assert_eq!(lines(&mut cutter), [Some(b"1234567".to_vec()), None, Some(b"ab".to_vec()), Some(vec![])]);
+    }
+
+    #[test]
+    fn an_endless_line_holds_no_memory_and_the_next_is_read() {
+        let mut cutter = LineCutter::new(8);
+        for _ in 0..1_000 {
+            cutter.push(b"xxxxxxxx");
+            assert_eq!(cutter.next_line(), None);
+            assert!(cutter.pending_bytes() <= 8);
+        }
+        cutter.push(b"\nok\n");
+        assert_eq!(lines(&mut cutter), [None, Some(b"ok".to_vec())]);
+    }
+
+    #[test]
+    fn what_has_no_line_feed_at_the_end_is_the_last_line() {
+        let mut cutter = LineCutter::new(8);
+        cutter.push(b"a\nlast");
+        assert_eq!(lines(&mut cutter), [Some(b"a".to_vec())]);
+        assert_eq!(cutter.last_line(), Some(CutLine::Whole(b"last")));
+        assert_eq!(cutter.last_line(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_does_not_depend_on_how_the_bytes_arrive(
+            text in "[a\r\n]{0,60}",
+            cuts in proptest::collection::vec(0_usize..60, 0..8),
+        ) {
+            let mut whole = LineCutter::new(10);
+            whole.push(text.as_bytes());
+            let expected = lines(&mut whole);
+
+            let mut pieces = LineCutter::new(10);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let mut found = Vec::new();
+            for pair in cuts.windows(2) {
+                pieces.push(&text.as_bytes()[pair[0]..pair[1]]);
+                found.extend(lines(&mut pieces));
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
