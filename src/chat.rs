@@ -5,13 +5,26 @@
 //! a log is the same state on every machine in every year.
 
 pub mod command;
+mod device;
 pub mod event;
+mod group;
 pub mod json;
+pub mod login;
+pub mod policy;
 pub mod refusal;
+pub mod state;
+pub mod transfer;
 
 pub use command::{Command, Place};
 pub use event::{Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
+pub use login::LoginRequest;
+pub use policy::Policy;
 pub use refusal::Refusal;
+pub use state::{Session, State};
+pub use transfer::Ending;
 
 /// The number of an event in the log, from 1, without gaps; below 2^53, so that it is exact in every JSON reader.
 pub type Seq = u64;
+
+#[cfg(test)]
+mod tests;
