@@ -9,3 +9,5 @@ pub mod clock;
 pub mod chat;
 
 pub mod protocol;
+
+pub mod server;

@@ -51,17 +51,33 @@ impl LineCutter {
         }
     }
 
+    /// The first byte that is no line end; such bytes before it are skipped.
+    pub fn first_byte(&mut self) -> Option<u8> {
+        let ends = self.buffer[self.start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.start += ends;
+        self.buffer.get(self.start).copied()
+    }
+
+    /// Whether [`LineCutter::next_line`] has something to give.
+    pub fn has_line(&mut self) -> bool {
+        let from = self.start + self.searched;
+        match memchr(b'\n', &self.buffer[from..]) {
+            Some(found) => {
+                self.searched += found;
+                true
+            }
+            None => {
+                self.skip_if_too_long();
+                false
+            }
+        }
+    }
+
     /// The next line, or `None` until more bytes come.
     pub fn next_line(&mut self) -> Option<CutLine<'_>> {
         let from = self.start + self.searched;
         let Some(found) = memchr(b'\n', &self.buffer[from..]) else {
-            self.searched = self.buffer.len() - self.start;
-            if self.skipping || self.searched >= self.line_bytes_max {
-                self.skipping = true;
-                self.buffer.clear();
-                self.start = 0;
-                self.searched = 0;
-            }
+            self.skip_if_too_long();
             return None;
         };
         let line_start = self.start;
@@ -73,6 +89,17 @@ impl LineCutter {
         }
         let line = &self.buffer[line_start..line_end];
         Some(CutLine::Whole(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// Without a line feed in the buffer: forgets what is surely part of a line over the limit.
+    fn skip_if_too_long(&mut self) {
+        self.searched = self.buffer.len() - self.start;
+        if self.skipping || self.searched >= self.line_bytes_max {
+            self.skipping = true;
+            self.buffer.clear();
+            self.start = 0;
+            self.searched = 0;
+        }
     }
 
     /// At the end of the stream: what stood there without a line feed, if anything.

@@ -1,0 +1,16 @@
+//! The server: a pure hub between bytes and events, and a thin shell of sockets, threads and files around it.
+
+pub mod connection;
+mod console;
+pub mod credentials;
+mod deliver;
+mod dispatch;
+mod feed;
+pub mod hub;
+pub mod index;
+pub mod limits;
+mod login;
+mod signal;
+
+pub use connection::{ConnectionKey, Now};
+pub use hub::{Hub, HubOptions, Output, Purpose};

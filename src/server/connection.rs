@@ -1,0 +1,226 @@
+//! One connection as the hub sees it: bytes in, bytes out, and how far its conversation is.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::chat::{Event, Seq, Session};
+use crate::clock::Timestamp;
+use crate::protocol::{CLIENT_LINE_BYTES_MAX, LineCutter, sentence};
+
+use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX};
+
+/// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The time of events, which never falls.
+    pub at: Timestamp,
+    /// The clock of deadlines.
+    pub tick: Instant,
+}
+
+/// Names a connection for as long as it lives, and nothing afterwards: places are used again, generations are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    /// The place in the hub's table, for the shell to keep the socket under.
+    pub place: u32,
+    /// Which of the connections that have had this place.
+    pub generation: u32,
+}
+
+/// The language a connection speaks, fixed by its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// One JSON object a line.
+    Json,
+    /// Commands in, sentences out, for people with `nc`.
+    Plain,
+}
+
+/// Where a session's events come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// The login is not durable yet.
+    Waiting,
+    /// From the batches as they become durable.
+    Live,
+    /// From the log, until nothing more is there.
+    CatchingUp {
+        /// The last event sent, or that need not be.
+        after: Seq,
+        /// Whether lines of the log have been asked for.
+        reading: bool,
+        /// Whether to say `live` at the end: after a login.
+        announce: bool,
+    },
+}
+
+/// What there is of a connection once it is logged in.
+#[derive(Debug)]
+pub(super) struct LoggedIn {
+    pub(super) session: Session,
+    pub(super) watch: bool,
+    pub(super) login_seq: Seq,
+    pub(super) feed: Feed,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// No login yet.
+    Greeting {
+        /// When that becomes too long.
+        deadline: Instant,
+    },
+    /// A user is there.
+    LoggedIn(Box<LoggedIn>),
+    /// The session is over; what it was told last waits for the disk.
+    Ended,
+    /// What is in the output is still sent, nothing more is taken.
+    Closing {
+        /// When the socket is dropped, read or not.
+        deadline: Instant,
+    },
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) generation: u32,
+    pub(super) ip: IpAddr,
+    pub(super) dialect: Option<Dialect>,
+    pub(super) input: LineCutter,
+    pub(super) input_ended: bool,
+    pub(super) phase: Phase,
+    /// A password is being checked or the log read for an answer: later lines wait.
+    pub(super) busy: bool,
+    /// When the next command would be on time, by the rate (GCRA, ITU-T I.371: the theoretical arrival time).
+    on_time: Option<Instant>,
+    pub(super) throttled_until: Option<Instant>,
+    pub(super) last_life: Instant,
+    pub(super) pinged: bool,
+    pub(super) timer: Option<Instant>,
+    pub(super) touched: bool,
+    out: Vec<u8>,
+    out_sent: usize,
+}
+
+impl Connection {
+    pub(super) fn new(generation: u32, ip: IpAddr, login_deadline: Instant, now: Instant) -> Self {
+        Self {
+            generation,
+            ip,
+            dialect: None,
+            input: LineCutter::new(CLIENT_LINE_BYTES_MAX),
+            input_ended: false,
+            phase: Phase::Greeting { deadline: login_deadline },
+            busy: false,
+            on_time: None,
+            throttled_until: None,
+            last_life: now,
+            pinged: false,
+            timer: None,
+            touched: false,
+            out: Vec::new(),
+            out_sent: 0,
+        }
+    }
+
+    pub(super) fn logged_in(&self) -> Option<&LoggedIn> {
+        match &self.phase {
+            Phase::LoggedIn(logged_in) => Some(logged_in),
+            _ => None,
+        }
+    }
+
+    pub(super) fn logged_in_mut(&mut self) -> Option<&mut LoggedIn> {
+        match &mut self.phase {
+            Phase::LoggedIn(logged_in) => Some(logged_in),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing the client says matters any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ended | Phase::Closing { .. })
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// What is to be written to the socket.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.out[self.out_sent..]
+    }
+
+    /// Appends bytes that are in the connection's dialect already.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.out_sent > OUTPUT_BYTES_MAX / 2 {
+            self.out.drain(..self.out_sent);
+            self.out_sent = 0;
+        }
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Appends an event's line of the log (with its line feed), as the dialect has it.
+    pub(super) fn push_event(&mut self, line: &[u8]) {
+        if self.dialect != Some(Dialect::Plain) {
+            self.push(line);
+            return;
+        }
+        let Some(viewer) = self.logged_in().map(|logged_in| logged_in.session.user) else { return };
+        if let Ok(record) = Event::decode(line.trim_ascii_end()) {
+            let mut told = sentence::event(&record, viewer, Timestamp::to_local_words);
+            told.push('\n');
+            self.push(told.as_bytes());
+        }
+    }
+
+    /// The socket took `count` bytes of the output. The memory is given back when all is sent.
+    pub(super) fn sent(&mut self, count: usize, now: Instant) {
+        self.out_sent += count;
+        self.last_life = now;
+        if self.out_sent >= self.out.len() {
+            self.out = Vec::new();
+            self.out_sent = 0;
+        }
+    }
+
+    /// Counts one command; `false` where it comes too early, and has to wait until `throttled_until`.
+    pub(super) fn take_token(&mut self, commands_per_second: u32, now: Instant) -> bool {
+        if commands_per_second == 0 {
+            return true;
+        }
+        let interval = Duration::from_secs(1) / commands_per_second;
+        let on_time = self.on_time.map_or(now, |on_time| on_time.max(now));
+        let earliest = on_time.checked_sub(interval * BURST_COMMANDS);
+        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
+            self.throttled_until = Some(earliest);
+            return false;
+        }
+        self.on_time = Some(on_time + interval);
+        self.throttled_until = None;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_over_its_rate_waits_and_is_never_refused() {
+        let start = crate::clock::monotonic() + Duration::from_secs(60);
+        let mut connection = Connection::new(0, "127.0.0.1".parse().unwrap(), start, start);
+        let mut now = start;
+        let mut taken = 0;
+        while now < start + Duration::from_secs(2) {
+            match connection.take_token(200, now) {
+                true => taken += 1,
+                false => now = connection.throttled_until.unwrap(),
+            }
+        }
+        assert_eq!(taken, BURST_COMMANDS + 2 * 200 + 1);
+        assert!(connection.take_token(0, now), "a rate of 0 is no limit");
+    }
+}

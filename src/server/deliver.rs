@@ -1,0 +1,336 @@
+//! Telling: every event and answer waits in the batch of what it was decided on, and goes out when that is durable.
+
+use std::ops::Range;
+
+use crate::chat::{Event, Refusal, Seq};
+use crate::clock::Timestamp;
+use crate::names::UserName;
+use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, sentence};
+
+use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
+use super::hub::{Hub, Output};
+use super::index::Position;
+use super::limits;
+
+/// One thing to be done when a batch is durable, in order.
+#[derive(Debug)]
+enum Delivery {
+    /// An event for a session that is fed live.
+    Event { to: ConnectionKey, seq: Seq, line: Range<usize> },
+    /// An answer or signal, already in the receiver's dialect.
+    Note { to: ConnectionKey, bytes: Range<usize> },
+    /// A login is durable: its backlog begins after this event.
+    Backlog { to: ConnectionKey, after: Seq },
+    /// Everything that a history may hold is durable.
+    History { to: ConnectionKey },
+    /// The last word to a connection has been said.
+    Close { to: ConnectionKey },
+}
+
+/// Events that become durable together, and all that waits for them.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    lines: Vec<u8>,
+    /// Where each event's line begins in `lines`.
+    starts: Vec<usize>,
+    first: Seq,
+    at: Timestamp,
+    notes: Vec<u8>,
+    deliveries: Vec<Delivery>,
+    console: Vec<u8>,
+    bytes: u64,
+}
+
+impl Pending {
+    /// Whether as much is in it as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.len() + self.notes.len() > limits::BATCH_BYTES_MAX
+            || self.deliveries.len() > limits::BATCH_DELIVERIES_MAX
+    }
+
+    fn last(&self) -> Seq {
+        self.first + self.starts.len() as Seq - 1
+    }
+}
+
+impl Hub {
+    /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
+    /// connection whose command made them gets none: its answer says it.
+    pub(super) fn commit(&mut self, events: Vec<Event>, origin: Option<ConnectionKey>, now: Now) {
+        for event in events {
+            let seq = self.state.seq + 1;
+            self.state.apply(seq, now.at, &event);
+            self.index.add(&self.state, seq, &event);
+            let pending = &mut self.open;
+            if pending.starts.is_empty() {
+                pending.first = seq;
+            }
+            pending.at = now.at;
+            let start = pending.lines.len();
+            event.encode(seq, now.at, &mut pending.lines);
+            pending.lines.push(b'\n');
+            pending.starts.push(start);
+            let line = start..pending.lines.len();
+            pending.bytes += line.len() as u64;
+            self.address(&event, seq, &line, origin);
+            self.tell_operator(&event, now.at);
+        }
+    }
+
+    /// Queues an event for everybody it is pushed to.
+    fn address(&mut self, event: &Event, seq: Seq, line: &Range<usize>, origin: Option<ConnectionKey>) {
+        let Self { state, present, watchers, open, .. } = self;
+        let mut to_connection = |to: ConnectionKey| {
+            if Some(to) != origin {
+                open.deliveries.push(Delivery::Event { to, seq, line: line.clone() });
+            }
+        };
+        let mut to_user = |user: UserName| {
+            present.get(&user).into_iter().flatten().copied().for_each(&mut to_connection);
+        };
+        match event {
+            Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => {
+                to_user(*to);
+                if from != to {
+                    to_user(*from);
+                }
+            }
+            Event::GroupCreated { by, invited, .. } => {
+                invited.iter().copied().for_each(&mut to_user);
+                to_user(*by);
+            }
+            Event::GroupMessage { group, .. } | Event::GroupJoined { group, .. } => {
+                state.groups.get(group).into_iter().flat_map(|group| group.joined.keys().copied()).for_each(to_user);
+            }
+            Event::GroupInvited { group, invited, .. } => {
+                let joined = state.groups.get(group).into_iter().flat_map(|group| group.joined.keys());
+                joined.chain(invited).copied().for_each(to_user);
+            }
+            Event::GroupLeft { group, user, .. } => {
+                let joined = state.groups.get(group).into_iter().flat_map(|group| group.joined.keys());
+                joined.chain([user]).copied().for_each(to_user);
+            }
+            Event::TransferAnswered { transfer, .. } | Event::TransferEnded { transfer, .. } => {
+                if let Some(known) = state.transfers.get(transfer) {
+                    to_user(known.from);
+                    if known.from != known.to {
+                        to_user(known.to);
+                    }
+                }
+            }
+            Event::Login { .. } | Event::Logout { .. } => watchers.iter().copied().for_each(to_connection),
+            Event::LoginFailed { .. }
+            | Event::UserBlocked { .. }
+            | Event::KeyBound { .. }
+            | Event::Erasure { .. }
+            | Event::ServerStarted { .. }
+            | Event::ServerStopped { .. } => {}
+        }
+    }
+
+    /// Answers `ok`.
+    pub(super) fn tell_ok(&mut self, key: ConnectionKey, answer: Answer) {
+        match self.connection(key).map(|connection| connection.dialect) {
+            Some(Some(Dialect::Plain)) => {
+                self.tell(key, format!("{}\n", sentence::answer(&answer, Timestamp::to_local_words)).as_bytes());
+            }
+            Some(_) => self.tell_frame(key, &ServerFrame::Ok(answer)),
+            None => {}
+        }
+    }
+
+    /// Answers with an error, or, where the command was carried out before, with `ok`.
+    pub(super) fn tell_refusal(
+        &mut self,
+        key: ConnectionKey,
+        id: Option<Id>,
+        refusal: &Refusal,
+        command: Option<&str>,
+    ) {
+        if let Refusal::Duplicate { made } = refusal {
+            let answer = Answer {
+                id,
+                command: command.unwrap_or_default().to_owned(),
+                duplicate: Some(true),
+                seq: made.map(|(seq, _)| seq),
+                ts: made.map(|(_, at)| at),
+                ..Answer::default()
+            };
+            self.tell_ok(key, answer);
+            return;
+        }
+        let message = sentence::refusal(refusal, command);
+        if self.connection(key).is_some_and(|connection| connection.dialect == Some(Dialect::Plain)) {
+            self.tell(key, format!("{message}\n").as_bytes());
+            return;
+        }
+        let mut error = ErrorAnswer { id, code: refusal.code().to_owned(), message, ..ErrorAnswer::default() };
+        match refusal {
+            Refusal::BadCredentials { attempts_left } => error.attempts_left = Some(*attempts_left),
+            Refusal::Blocked { retry_after_ms, .. } => error.retry_after_ms = Some(*retry_after_ms),
+            Refusal::Usage { usage } => error.usage = Some((*usage).to_owned()),
+            Refusal::OutOfOrder { expected } => error.expected = Some(*expected),
+            Refusal::LimitReached { limit } => error.limit = Some((*limit).to_owned()),
+            _ => {}
+        }
+        self.tell_frame(key, &ServerFrame::Error(error));
+    }
+
+    /// Queues a frame for a JSON connection, behind everything decided so far.
+    pub(super) fn tell_frame(&mut self, key: ConnectionKey, frame: &ServerFrame) {
+        let pending = self.newest_pending();
+        let start = pending.notes.len();
+        frame.write(&mut pending.notes);
+        let bytes = start..pending.notes.len();
+        pending.deliveries.push(Delivery::Note { to: key, bytes });
+    }
+
+    fn tell(&mut self, key: ConnectionKey, text: &[u8]) {
+        let pending = self.newest_pending();
+        let start = pending.notes.len();
+        pending.notes.extend_from_slice(text);
+        let bytes = start..pending.notes.len();
+        pending.deliveries.push(Delivery::Note { to: key, bytes });
+    }
+
+    /// Closes a connection behind everything it has been told.
+    pub(super) fn then_close(&mut self, key: ConnectionKey) {
+        self.newest_pending().deliveries.push(Delivery::Close { to: key });
+    }
+
+    /// Lets the backlog of a login begin behind its answer.
+    pub(super) fn then_backlog(&mut self, key: ConnectionKey, after: Seq) {
+        self.newest_pending().deliveries.push(Delivery::Backlog { to: key, after });
+    }
+
+    /// Reads a history once all that it may hold is durable.
+    pub(super) fn then_history(&mut self, key: ConnectionKey) {
+        self.newest_pending().deliveries.push(Delivery::History { to: key });
+    }
+
+    /// The batch that holds the newest decided event: what is told now waits for it and for no later one.
+    fn newest_pending(&mut self) -> &mut Pending {
+        match &mut self.in_flight {
+            Some(in_flight) if self.open.starts.is_empty() => in_flight,
+            _ => &mut self.open,
+        }
+    }
+
+    /// At the end of a turn: gives the open batch to the log if that is free, or delivers what waits for nothing.
+    pub(super) fn finish_turn(&mut self, now: Now) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        if self.open.starts.is_empty() {
+            // What is delivered may tell more; it is delivered in the same turn.
+            while !self.open.deliveries.is_empty() {
+                let pending = std::mem::take(&mut self.open);
+                self.release(pending, &[], now);
+                if !self.open.starts.is_empty() {
+                    break;
+                }
+            }
+            if self.open.starts.is_empty() {
+                return;
+            }
+        }
+        let mut pending = std::mem::take(&mut self.open);
+        self.outputs.push_back(Output::Append {
+            lines: std::mem::take(&mut pending.lines),
+            first: pending.first,
+            last: pending.last(),
+            at: pending.at,
+        });
+        self.in_flight = Some(pending);
+    }
+
+    /// The log has made the batch durable that it was last given.
+    ///
+    /// `lines` is the batch's buffer; its first line stands at `offset` of `segment`. `root` is the tree's root behind
+    /// it, and `room_bytes` what the log surely takes yet.
+    pub fn handle_durable(&mut self, lines: &[u8], segment: Seq, offset: u64, root: String, room_bytes: u64, now: Now) {
+        let pending = self.in_flight.take().expect("the log answers only for the batch it was given");
+        self.room_bytes = room_bytes;
+        self.asked_for_room = false;
+        let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
+        for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
+            let length = u32::try_from(end - start).expect("a line is at most 1 MiB");
+            self.index.place(Position { seq, segment, offset: offset + *start as u64, length });
+        }
+        self.durable.seq = pending.last();
+        self.durable.root = root;
+        self.durable.at = pending.at;
+        self.release(pending, lines, now);
+    }
+
+    /// The log says how much it surely takes, after it was asked for more.
+    pub fn handle_room(&mut self, room_bytes: u64) {
+        self.room_bytes = room_bytes;
+        self.asked_for_room = false;
+    }
+
+    /// How many bytes of events may still be decided on.
+    pub(super) fn room_left(&self) -> u64 {
+        let in_flight = self.in_flight.as_ref().map_or(0, |pending| pending.bytes);
+        let reserved = limits::RESERVE_BYTES + self.session_count * limits::RESERVE_SESSION_BYTES;
+        self.room_bytes.saturating_sub(in_flight + self.open.bytes + reserved)
+    }
+
+    fn release(&mut self, pending: Pending, lines: &[u8], now: Now) {
+        if !pending.console.is_empty() {
+            self.outputs.push_back(Output::Console(pending.console));
+        }
+        for delivery in pending.deliveries {
+            match delivery {
+                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, &lines[line]),
+                Delivery::Note { to, bytes } => {
+                    let Some(connection) = self.connection_mut(to) else { continue };
+                    connection.push(&pending.notes[bytes]);
+                    self.touch(to);
+                }
+                Delivery::Backlog { to, after } => self.begin_backlog(to, after),
+                Delivery::History { to } => self.begin_history(to),
+                Delivery::Close { to } => self.begin_closing(to, now.tick),
+            }
+        }
+    }
+
+    fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: &[u8]) {
+        let Some(connection) = self.connection_mut(to) else { return };
+        let full = connection.output().len() >= limits::OUTPUT_BYTES_MAX;
+        let Some(logged_in) = connection.logged_in_mut() else { return };
+        if logged_in.feed != Feed::Live {
+            // The log has it, and a session that is catching up gets it from there.
+            return;
+        }
+        if full {
+            logged_in.feed = Feed::CatchingUp { after: seq - 1, reading: false, announce: false };
+            return;
+        }
+        connection.push_event(line);
+        self.touch(to);
+    }
+
+    /// A line for the operator: who did what, and of private messages only between whom.
+    fn tell_operator(&mut self, event: &Event, at: Timestamp) {
+        if self.open.console.len() >= self.console_room_bytes {
+            return;
+        }
+        let line = super::console::told(event, at, self.options.console_texts);
+        self.say_to_operator(&line);
+    }
+
+    /// Adds a line to the operator's console, behind everything decided so far.
+    pub(super) fn say_to_operator(&mut self, line: &str) {
+        if self.console_room_bytes > 0 {
+            let console = &mut self.newest_pending().console;
+            console.extend_from_slice(line.as_bytes());
+            console.push(b'\n');
+        }
+    }
+
+    /// Whether a connection's language is JSON.
+    pub(super) fn speaks_json(&self, key: ConnectionKey) -> bool {
+        self.connection(key).is_some_and(|connection: &Connection| connection.dialect == Some(Dialect::Json))
+    }
+}

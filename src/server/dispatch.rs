@@ -1,0 +1,303 @@
+//! From the bytes of a client to what they ask for: lines, frames, commands, each answered once and in order.
+
+use crate::chat::command::{self, USAGES};
+use crate::chat::state::{Group, OpenSession};
+use crate::chat::{Command, LogoutReason, Refusal, Session};
+use crate::names::UserName;
+use crate::protocol::{
+    Answer, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LoginFrame, SERVER_LINE_BYTES_MAX, UserEntry,
+};
+
+use super::connection::{ConnectionKey, Dialect, Now};
+use super::hub::Hub;
+
+/// The first byte of a TLS ClientHello: a handshake record (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+impl Hub {
+    /// Works through the lines of a connection as far as they may be taken now.
+    pub(super) fn process(&mut self, key: ConnectionKey, now: Now) {
+        while let Some(line) = self.next_line(key, now) {
+            self.handle_line(key, line, now);
+        }
+        let Some(connection) = self.connection_mut(key) else { return };
+        connection.input.release();
+        if let Some(until) = connection.throttled_until {
+            self.schedule(key, until);
+        }
+        self.touch(key);
+    }
+
+    /// Takes up the lines of a connection again that had to wait.
+    pub(super) fn go_on(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(connection) = self.connection_mut(key).filter(|connection| !connection.is_over()) {
+            connection.busy = false;
+            self.schedule_next(key, now);
+            self.process(key, now);
+        }
+    }
+
+    /// The next line, if one is there and may be taken.
+    fn next_line(&mut self, key: ConnectionKey, now: Now) -> Option<Line> {
+        let commands_per_second = self.options.commands_per_second;
+        let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
+        let connection = self.connection_mut(key)?;
+        let full = connection.output().len() >= super::limits::OUTPUT_BYTES_MAX;
+        if connection.busy || overloaded || full || connection.is_over() {
+            return None;
+        }
+        if connection.dialect.is_none() {
+            let first = connection.input.first_byte()?;
+            if first == TLS_HANDSHAKE {
+                return Some(Line::Tls);
+            }
+            connection.dialect = Some(if first == b'{' { Dialect::Json } else { Dialect::Plain });
+            if !allow_cleartext && !connection.ip.to_canonical().is_loopback() {
+                return Some(Line::Cleartext);
+            }
+        }
+        if !connection.input.has_line() {
+            return connection.input_ended.then_some(Line::End);
+        }
+        if !connection.take_token(commands_per_second, now.tick) {
+            return None;
+        }
+        Some(match connection.input.next_line() {
+            Some(CutLine::Whole(line)) => Line::Whole(line.to_vec()),
+            Some(CutLine::TooLong) => Line::TooLong,
+            None => return None,
+        })
+    }
+
+    fn handle_line(&mut self, key: ConnectionKey, line: Line, now: Now) {
+        match line {
+            Line::Tls => self.close(key),
+            Line::Cleartext => self.close_with(key, &Refusal::CleartextRefused),
+            Line::TooLong => self.tell_refusal(key, None, &Refusal::LineTooLong, None),
+            Line::Whole(line) if line.is_empty() => {}
+            Line::Whole(line) if self.speaks_json(key) => self.handle_frame(key, &line, now),
+            Line::Whole(line) => self.handle_plain(key, &line, now),
+            Line::End => {
+                self.end_session(key, LogoutReason::Disconnected, now);
+                self.close(key);
+            }
+        }
+    }
+
+    fn handle_plain(&mut self, key: ConnectionKey, line: &[u8], now: Now) {
+        let Ok(text) = std::str::from_utf8(line) else {
+            self.tell_refusal(key, None, &Refusal::BadLine("the line is not UTF-8"), None);
+            return;
+        };
+        let frame = match plain_login(text) {
+            Some(Ok(login)) => ClientFrame::Login(login),
+            Some(Err(refusal)) => return self.tell_refusal(key, None, &refusal, None),
+            None => ClientFrame::Command(CommandFrame { id: None, text: text.into() }),
+        };
+        self.handle_client_frame(key, frame, line.len(), now);
+    }
+
+    fn handle_frame(&mut self, key: ConnectionKey, line: &[u8], now: Now) {
+        match ClientFrame::parse(line) {
+            Ok(frame) => self.handle_client_frame(key, frame, line.len(), now),
+            Err(bad) => self.tell_refusal(key, bad.id, &Refusal::BadLine(bad.why), None),
+        }
+    }
+
+    fn handle_client_frame(&mut self, key: ConnectionKey, frame: ClientFrame<'_>, bytes: usize, now: Now) {
+        let (id, done, word) = match frame {
+            ClientFrame::Login(login) => (login.id.clone(), self.handle_login(key, login, now), Some("login")),
+            ClientFrame::Command(CommandFrame { id, text }) => {
+                let word = Command::split(&text).ok().map(|(usage, _)| usage.word);
+                let done = self.handle_command(key, id.clone(), &text, bytes, now);
+                (id, done, word)
+            }
+            ClientFrame::Ping { id } => {
+                let (seq, root, at) = (self.durable.seq, self.durable.root.clone(), self.durable.at);
+                let (seq, root, ts) = (Some(seq), Some(root), Some(at));
+                self.tell_ok(key, Answer { id, command: "ping".into(), seq, root, ts, ..Answer::default() });
+                return;
+            }
+            ClientFrame::Pong => return,
+            ClientFrame::Offer(frame) => (frame.id.clone(), self.handle_offer(key, frame, bytes, now), Some("offer")),
+            ClientFrame::Answer(frame) => {
+                (frame.id.clone(), self.handle_answer(key, frame, bytes, now), Some("answer"))
+            }
+            ClientFrame::Candidate(frame) => (frame.id.clone(), self.handle_candidate(key, frame), Some("candidate")),
+            ClientFrame::Transfer(frame) => (frame.id.clone(), self.handle_report(key, frame, now), Some("transfer")),
+        };
+        if let Err(refusal) = done {
+            self.tell_refusal(key, id, &refusal, word);
+        }
+    }
+
+    fn handle_command(
+        &mut self,
+        key: ConnectionKey,
+        id: Option<Id>,
+        text: &str,
+        bytes: usize,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let who = self.session(key).ok_or(Refusal::NotLoggedIn)?;
+        let command = Command::parse(text)?;
+        if command.is_changing() {
+            // Escaped, a byte of text takes at most six in the log; the rest of a line is names.
+            self.check_room(6 * bytes as u64 + 1_024)?;
+        }
+        let number = match id {
+            Some(Id::Number(number)) => Some(number),
+            _ => None,
+        };
+        let events = self.state.decide(&self.policy, now.at, &who, number, &command)?;
+        match &command {
+            Command::History { .. } => self.start_history(key, id, command),
+            Command::Logout => {
+                self.end_session(key, LogoutReason::Logout, now);
+                let user = Some(who.user);
+                self.tell_ok(key, Answer { id, command: "logout".into(), user, ..Answer::default() });
+                self.close(key);
+            }
+            _ => {
+                self.commit(events, Some(key), now);
+                let answer = self.answer(key, id, &who, &command, now);
+                self.tell_checked(key, answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what the log may have no room for, and asks for more.
+    pub(super) fn check_room(&mut self, bytes: u64) -> Result<(), Refusal> {
+        if self.room_left() >= bytes {
+            return Ok(());
+        }
+        if !self.asked_for_room {
+            self.asked_for_room = true;
+            self.outputs.push_back(super::hub::Output::AskForRoom);
+        }
+        Err(Refusal::StorageFailed)
+    }
+
+    /// The answer to a command that was carried out.
+    fn answer(&mut self, key: ConnectionKey, id: Option<Id>, who: &Session, command: &Command, now: Now) -> Answer {
+        let (seq, ts) = (Some(self.state.seq), Some(now.at));
+        let answer = Answer { id, command: command.word().to_owned(), ..Answer::default() };
+        match command {
+            Command::MessageTo { to, .. } => {
+                Answer { seq, ts, to: Some(*to), online: Some(self.state.is_online(*to)), ..answer }
+            }
+            Command::GroupMessage { group, .. } | Command::LeaveGroup { group } => {
+                Answer { seq, ts, group: Some(*group), ..answer }
+            }
+            Command::CreateGroup { group, .. } | Command::Invite { group, .. } | Command::JoinGroup { group } => {
+                let known = self.state.groups.get(group);
+                let joined = known.map(|known| known.joined.keys().copied().collect());
+                let invited = known.map(|known| known.invited.iter().copied().collect());
+                Answer { seq, ts, group: Some(*group), joined, invited, ..answer }
+            }
+            Command::ActiveUsers => {
+                self.say_to_operator(&format!("{} issued /activeuser command", who.user));
+                let others = self.state.sessions().filter(|(user, _)| *user != who.user);
+                Answer { users: Some(others.map(|(user, open)| active_user(user, open)).collect()), ..answer }
+            }
+            Command::Users => {
+                let entry = |user: &UserName| {
+                    let online = Some(self.state.is_online(*user));
+                    UserEntry { user: *user, since: None, ip: None, udp_port: None, online }
+                };
+                Answer { users: Some(self.policy.accounts.iter().map(entry).collect()), ..answer }
+            }
+            Command::Groups => {
+                let known = self.state.users.get(&who.user);
+                let names = known.into_iter().flat_map(|user| user.groups.union(&user.invitations));
+                let entries = names.filter_map(|name| Some(group_entry(*name, self.state.groups.get(name)?)));
+                Answer { groups: Some(entries.collect()), ..answer }
+            }
+            Command::Help => {
+                let mut commands: Vec<HelpEntry> = USAGES.iter().map(help_entry).collect();
+                if !self.speaks_json(key) {
+                    commands.insert(0, help_entry(&LOGIN_USAGE));
+                }
+                Answer { commands: Some(commands), ..answer }
+            }
+            Command::History { .. } | Command::Logout => answer,
+        }
+    }
+
+    /// Answers, unless the answer is longer than a line may be.
+    fn tell_checked(&mut self, key: ConnectionKey, answer: Answer) {
+        let entries = answer.users.as_ref().map_or(0, Vec::len)
+            + answer.joined.as_ref().map_or(0, Vec::len)
+            + answer.invited.as_ref().map_or(0, Vec::len)
+            + answer.groups.iter().flatten().map(|group| 2 + group.joined.len() + group.invited.len()).sum::<usize>();
+        // An entry of a list is at most a name with its quotes, or a session with its moment and address.
+        if entries * 160 < SERVER_LINE_BYTES_MAX
+            || serde_json::to_vec(&answer).is_ok_and(|line| line.len() < SERVER_LINE_BYTES_MAX - 16)
+        {
+            self.tell_ok(key, answer);
+        } else {
+            self.tell_refusal(
+                key,
+                answer.id,
+                &Refusal::LimitReached { limit: "bytes of an answer" },
+                Some(&answer.command),
+            );
+        }
+    }
+}
+
+/// A line as it is taken from a connection.
+enum Line {
+    Tls,
+    Cleartext,
+    Whole(Vec<u8>),
+    TooLong,
+    End,
+}
+
+/// How the plain dialect logs in.
+const LOGIN_USAGE: command::Usage = command::Usage {
+    word: "login",
+    usage: "/login USER PASSWORD",
+    help: "Log in; the password is the rest of the line.",
+};
+
+/// `/login USER PASSWORD` of the plain dialect, if the line is one.
+fn plain_login(text: &str) -> Option<Result<LoginFrame, Refusal>> {
+    let rest = text.trim_start_matches(' ').strip_prefix("/login")?;
+    if !rest.is_empty() && !rest.starts_with(' ') {
+        return None;
+    }
+    let Some((user, password)) = rest.trim_start_matches(' ').split_once(' ') else {
+        return Some(Err(Refusal::Usage { usage: LOGIN_USAGE.usage }));
+    };
+    Some(Ok(LoginFrame {
+        id: None,
+        username: user.to_owned(),
+        password: Some(password.to_owned()),
+        token: None,
+        device: None,
+        after: None,
+        udp_port: None,
+        watch: None,
+        want_token: None,
+    }))
+}
+
+fn active_user(user: UserName, open: &OpenSession) -> UserEntry {
+    UserEntry { user, since: Some(open.since), ip: Some(open.ip), udp_port: open.udp_port, online: None }
+}
+
+fn group_entry(name: crate::names::GroupName, group: &Group) -> GroupEntry {
+    GroupEntry {
+        group: name,
+        creator: group.creator,
+        joined: group.joined.keys().copied().collect(),
+        invited: group.invited.iter().copied().collect(),
+    }
+}
+
+fn help_entry(usage: &command::Usage) -> HelpEntry {
+    HelpEntry { usage: usage.usage.to_owned(), help: usage.help.to_owned() }
+}

@@ -1,0 +1,532 @@
+//! The hub: all of the server that decides, as a machine of inputs and outputs without socket, thread, file or clock.
+//!
+//! Inputs are the `handle_*` methods: connections and their bytes, verdicts of passwords, lines read back from the
+//! log, batches that became durable, time. Outputs come from [`Hub::poll_output`], and what is to be written to each
+//! socket from [`Hub::take_touched`] and [`Hub::output`]. The state runs ahead of the disk, the world never does:
+//! everything a client is told waits until all that it was decided on is durable.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use uuid::Uuid;
+
+use crate::chat::{Event, LogoutReason, Policy, Record, Refusal, Seq, Session, State};
+use crate::clock::Timestamp;
+use crate::names::{TransferId, UserName};
+
+use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
+use super::deliver::Pending;
+use super::feed::HistoryQuery;
+use super::index::{Index, Position};
+use super::limits;
+use super::login::Attempt;
+use super::signal::Introduction;
+
+/// What a server is run with, beside the chat's own rules.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// The log's number, told at login.
+    pub log: Uuid,
+    /// Commands a second for each connection; 0 is no limit.
+    pub commands_per_second: u32,
+    /// Whether clear text from other machines is served.
+    pub allow_cleartext: bool,
+    /// Connections at a time, by what the machine allows.
+    pub connections_max: usize,
+    /// Whether the console tells the texts of private messages.
+    pub console_texts: bool,
+}
+
+/// What lines of the log are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The answer to `/history`.
+    History,
+    /// A session that is behind.
+    CatchUp,
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Make these lines durable: events `first` to `last`. [`Hub::handle_durable`] is owed.
+    Append {
+        /// Event lines, each with its line feed.
+        lines: Vec<u8>,
+        /// The first event.
+        first: Seq,
+        /// The last event.
+        last: Seq,
+        /// The time of the last event.
+        at: Timestamp,
+    },
+    /// Check a password. [`Hub::handle_verdict`] is owed.
+    CheckPassword {
+        /// Who waits.
+        connection: ConnectionKey,
+        /// The user.
+        user: UserName,
+        /// What was typed.
+        password: String,
+    },
+    /// Read lines of the log. [`Hub::handle_lines`] is owed.
+    Read {
+        /// Who waits.
+        connection: ConnectionKey,
+        /// What for.
+        purpose: Purpose,
+        /// Which lines, in order.
+        positions: Vec<Position>,
+    },
+    /// Close the socket without another word.
+    Drop(ConnectionKey),
+    /// The log has no room: try to get more. [`Hub::handle_room`] is owed.
+    AskForRoom,
+    /// Lines for the operator, each with its line feed.
+    Console(Vec<u8>),
+}
+
+/// The newest commit.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Durable {
+    pub(super) seq: Seq,
+    /// The root of the log's tree, in hexadecimal.
+    pub(super) root: String,
+    pub(super) at: Timestamp,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Hub {
+    pub(super) options: HubOptions,
+    pub(super) policy: Policy,
+    pub(super) state: State,
+    pub(super) index: Index,
+    pub(super) connections: Slab<Connection>,
+    next_generation: u32,
+    /// The connections of each user that is logged in.
+    pub(super) present: HashMap<UserName, Vec<ConnectionKey>>,
+    /// How many connections are logged in.
+    pub(super) session_count: u64,
+    /// Those that get logins and logouts of others.
+    pub(super) watchers: BTreeSet<ConnectionKey>,
+    pub(super) attempts: HashMap<ConnectionKey, Attempt>,
+    pub(super) histories: HashMap<ConnectionKey, HistoryQuery>,
+    pub(super) introductions: HashMap<TransferId, Introduction>,
+    /// Offers in the order in which they lapse.
+    pub(super) lapsing: VecDeque<(Instant, TransferId)>,
+    /// What has been decided and is not with the log yet.
+    pub(super) open: Pending,
+    /// What the log is making durable.
+    pub(super) in_flight: Option<Pending>,
+    pub(super) durable: Durable,
+    /// Bytes the log surely takes, as it last said, and those given to it since.
+    pub(super) room_bytes: u64,
+    pub(super) asked_for_room: bool,
+    pub(super) outputs: VecDeque<Output>,
+    touched: Vec<ConnectionKey>,
+    timers: BinaryHeap<Reverse<(Instant, ConnectionKey)>>,
+    /// How many bytes of console lines the shell would take.
+    pub(super) console_room_bytes: usize,
+    pub(super) stopping: bool,
+}
+
+impl Hub {
+    /// A hub that stands on `state`, the fold of the log up to its newest commit.
+    pub fn new(
+        options: HubOptions,
+        policy: Policy,
+        state: State,
+        index: Index,
+        root: String,
+        room_bytes: u64,
+        now: Now,
+    ) -> Self {
+        let durable = Durable { seq: state.seq, root, at: state.at };
+        let mut hub = Self {
+            options,
+            policy,
+            state,
+            index,
+            connections: Slab::new(),
+            next_generation: 0,
+            present: HashMap::new(),
+            session_count: 0,
+            watchers: BTreeSet::new(),
+            attempts: HashMap::new(),
+            histories: HashMap::new(),
+            introductions: HashMap::new(),
+            lapsing: VecDeque::new(),
+            open: Pending::default(),
+            in_flight: None,
+            durable,
+            room_bytes,
+            asked_for_room: false,
+            outputs: VecDeque::new(),
+            touched: Vec::new(),
+            timers: BinaryHeap::new(),
+            console_room_bytes: usize::MAX,
+            stopping: false,
+        };
+        let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
+        hub.commit(started, None, now);
+        hub
+    }
+
+    /// Folds one event of the log, at opening, into the state and index a hub is made from.
+    pub fn replay(state: &mut State, index: &mut Index, record: &Record, position: Position) {
+        state.apply(record.seq, record.at, &record.event);
+        index.add(state, record.seq, &record.event);
+        index.place(position);
+    }
+
+    /// The fold of everything decided so far; what of it is durable is told by [`Hub::durable_seq`].
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The newest event that is on stable storage.
+    pub fn durable_seq(&self) -> Seq {
+        self.durable.seq
+    }
+
+    /// A connection was accepted. The key is for the shell to keep its socket under.
+    pub fn handle_connected(&mut self, ip: IpAddr, now: Now) -> ConnectionKey {
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let deadline = now.tick + Duration::from_millis(limits::LOGIN_MS);
+        let place = self.connections.insert(Connection::new(generation, ip, deadline, now.tick));
+        let place = u32::try_from(place).expect("connections are limited to far below 2^32");
+        let key = ConnectionKey { place, generation };
+        self.schedule(key, deadline);
+        if self.connections.len() > self.options.connections_max {
+            self.close_with(key, &Refusal::LimitReached { limit: "connections" });
+        } else if self.stopping {
+            self.close_with(key, &Refusal::ShuttingDown);
+        }
+        key
+    }
+
+    /// Bytes came from a client.
+    pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        connection.last_life = now.tick;
+        connection.pinged = false;
+        if connection.is_over() {
+            return;
+        }
+        connection.input.push(bytes);
+        self.process(key, now);
+    }
+
+    /// The client will send nothing more; what it sent is still answered.
+    pub fn handle_input_end(&mut self, key: ConnectionKey, now: Now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        if connection.is_closing() {
+            self.outputs.push_back(Output::Drop(key));
+            return;
+        }
+        connection.input_ended = true;
+        self.process(key, now);
+    }
+
+    /// The socket is gone.
+    pub fn handle_disconnected(&mut self, key: ConnectionKey, now: Now) {
+        self.end_session(key, LogoutReason::Disconnected, now);
+        self.forget(key);
+    }
+
+    /// The socket took `count` bytes.
+    pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        connection.sent(count, now.tick);
+        if connection.output().len() < limits::OUTPUT_RESUME_BYTES {
+            self.catch_up(key);
+            self.process(key, now);
+        }
+    }
+
+    /// Deadlines may have passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(Reverse((due, key))) = self.timers.peek().copied() {
+            if due > now.tick {
+                break;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connection_mut(key).filter(|connection| connection.timer == Some(due)) else {
+                continue;
+            };
+            connection.timer = None;
+            self.handle_connection_timeout(key, now);
+        }
+        self.lapse_offers(now);
+    }
+
+    /// When [`Hub::handle_timeout`] is next due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let connection = self.timers.peek().map(|Reverse((due, _))| *due);
+        let offer = self.lapsing.front().map(|(due, _)| *due);
+        connection.into_iter().chain(offer).min()
+    }
+
+    /// The rules changed: another file of accounts.
+    pub fn handle_policy(&mut self, policy: Policy, now: Now) {
+        self.policy = policy;
+        let gone: Vec<ConnectionKey> = self
+            .connections_logged_in()
+            .filter(|(_, session)| !self.policy.accounts.contains(&session.user))
+            .map(|(key, _)| key)
+            .collect();
+        for key in gone {
+            self.end_session(key, LogoutReason::Disconnected, now);
+            self.close_with(key, &Refusal::NotLoggedIn);
+        }
+    }
+
+    /// The server stops: every session is told and ended, and the log closed with `server_stopped`.
+    pub fn handle_stop(&mut self, now: Now) {
+        self.stopping = true;
+        let told: Vec<ConnectionKey> = self.keys().into_iter().filter(|key| !self.is_over(*key)).collect();
+        let mut sessions: Vec<(Session, ConnectionKey)> =
+            self.connections_logged_in().map(|(key, session)| (session, key)).collect();
+        // Newest first: the last session of a user to end is the oldest, so that nothing it was owed is passed over.
+        sessions.sort_by_key(|(session, _)| Reverse(session.id));
+        for (_, key) in sessions {
+            self.end_session(key, LogoutReason::Shutdown, now);
+        }
+        self.commit(vec![Event::ServerStopped { version: env!("CARGO_PKG_VERSION").to_owned() }], None, now);
+        for key in told {
+            self.close_with(key, &Refusal::ShuttingDown);
+        }
+    }
+
+    /// Whether nothing is left to write, to a socket or to the log.
+    pub fn is_quiet(&self) -> bool {
+        self.durable.seq == self.state.seq && self.connections.iter().all(|(_, one)| one.output().is_empty())
+    }
+
+    /// How many bytes of console lines the shell takes until the next turn; more are not made.
+    pub fn set_console_room(&mut self, bytes: usize) {
+        self.console_room_bytes = bytes;
+    }
+
+    /// What is to be done next, until there is nothing. To be called at the end of a turn.
+    pub fn poll_output(&mut self, now: Now) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.finish_turn(now);
+        }
+        self.outputs.pop_front()
+    }
+
+    /// The connections with bytes to be written or with a changed wish to read, since the last call.
+    pub fn take_touched(&mut self) -> Vec<ConnectionKey> {
+        let touched = std::mem::take(&mut self.touched);
+        for key in &touched {
+            if let Some(connection) = self.connection_mut(*key) {
+                connection.touched = false;
+            }
+        }
+        touched
+    }
+
+    /// What is to be written to a connection's socket.
+    pub fn output(&self, key: ConnectionKey) -> &[u8] {
+        self.connection(key).map(Connection::output).unwrap_or_default()
+    }
+
+    /// Whether a connection is at its end: once its output is written, its socket is shut down for writing.
+    pub fn is_closing(&self, key: ConnectionKey) -> bool {
+        self.connection(key).is_none_or(Connection::is_closing)
+    }
+
+    /// Whether bytes of a connection are welcome now. Where not, it is touched again when they are.
+    pub fn wants_bytes(&self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connection(key) else { return false };
+        if connection.is_closing() {
+            return true;
+        }
+        !connection.busy
+            && connection.throttled_until.is_none()
+            && !connection.input_ended
+            && connection.output().len() < limits::OUTPUT_BYTES_MAX
+            && !self.is_overloaded()
+    }
+
+    /// Whether as much waits for the disk as may.
+    pub fn is_overloaded(&self) -> bool {
+        self.open.is_full()
+    }
+
+    pub(super) fn connection(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.connections.get(key.place as usize).filter(|connection| connection.generation == key.generation)
+    }
+
+    pub(super) fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key.place as usize).filter(|connection| connection.generation == key.generation)
+    }
+
+    /// Whether nothing a client says matters any more.
+    pub(super) fn is_over(&self, key: ConnectionKey) -> bool {
+        self.connection(key).is_none_or(Connection::is_over)
+    }
+
+    fn keys(&self) -> Vec<ConnectionKey> {
+        self.connections.iter().map(|(place, connection)| key_of(place, connection)).collect()
+    }
+
+    fn connections_logged_in(&self) -> impl Iterator<Item = (ConnectionKey, Session)> {
+        self.connections
+            .iter()
+            .filter_map(|(place, connection)| Some((key_of(place, connection), connection.logged_in()?.session)))
+    }
+
+    /// Has the shell look at a connection at the end of this turn.
+    pub(super) fn touch(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key).filter(|connection| !connection.touched) {
+            connection.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    /// Has [`Hub::handle_connection_timeout`] called for a connection at `due` or before.
+    pub(super) fn schedule(&mut self, key: ConnectionKey, due: Instant) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        if connection.timer.is_none_or(|timer| due < timer) {
+            connection.timer = Some(due);
+            self.timers.push(Reverse((due, key)));
+        }
+    }
+
+    /// Ends a session, if the connection has one, and records why.
+    pub(super) fn end_session(&mut self, key: ConnectionKey, reason: LogoutReason, now: Now) {
+        let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return };
+        let session = logged_in.session;
+        let logout = self.state.logout_event(&session, reason);
+        self.leave(key);
+        self.commit(vec![logout], Some(key), now);
+        self.end_introductions(key, session.user, now);
+    }
+
+    /// Takes a connection out of everything that speaks to a session, without a record.
+    pub(super) fn leave(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        let Some(user) = connection.logged_in().map(|logged_in| logged_in.session.user) else { return };
+        connection.phase = Phase::Ended;
+        connection.busy = true;
+        self.session_count -= 1;
+        self.watchers.remove(&key);
+        if let Some(keys) = self.present.get_mut(&user) {
+            keys.retain(|present| *present != key);
+            if keys.is_empty() {
+                self.present.remove(&user);
+            }
+        }
+    }
+
+    /// Says why, and closes. A session is ended before.
+    pub(super) fn close_with(&mut self, key: ConnectionKey, refusal: &Refusal) {
+        self.tell_refusal(key, None, refusal, None);
+        self.close(key);
+    }
+
+    /// Closes once everything said before has been durable and written.
+    pub(super) fn close(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key) {
+            connection.phase = Phase::Ended;
+            connection.busy = true;
+            self.then_close(key);
+        }
+    }
+
+    fn forget(&mut self, key: ConnectionKey) {
+        if self.connection(key).is_some() {
+            self.connections.remove(key.place as usize);
+            self.attempts.remove(&key);
+            self.histories.remove(&key);
+        }
+    }
+
+    fn handle_connection_timeout(&mut self, key: ConnectionKey, now: Now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        let idle_since = connection.last_life;
+        match &connection.phase {
+            Phase::Closing { deadline } if *deadline <= now.tick => self.outputs.push_back(Output::Drop(key)),
+            Phase::Closing { deadline } => {
+                let deadline = *deadline;
+                self.schedule(key, deadline);
+            }
+            _ if connection.throttled_until.is_some_and(|until| until <= now.tick) => {
+                connection.throttled_until = None;
+                self.process(key, now);
+                self.touch(key);
+                self.schedule_next(key, now);
+            }
+            Phase::Greeting { deadline } if *deadline <= now.tick && !connection.busy => {
+                self.close_with(key, &Refusal::NotLoggedIn);
+            }
+            Phase::Greeting { .. } => self.schedule_next(key, now),
+            Phase::Ended => {}
+            Phase::LoggedIn(_) => self.handle_silence(key, now.tick.saturating_duration_since(idle_since), now),
+        }
+    }
+
+    /// Watches over a logged-in client that may have gone without a word.
+    fn handle_silence(&mut self, key: ConnectionKey, silence: Duration, now: Now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        let spoken_to = connection.dialect == Some(super::connection::Dialect::Json);
+        let server_stopped = connection.busy || connection.throttled_until.is_some();
+        if !spoken_to || server_stopped {
+            connection.last_life = now.tick;
+        } else if silence >= Duration::from_millis(limits::IDLE_CLOSE_MS) && connection.pinged {
+            self.end_session(key, LogoutReason::Timeout, now);
+            self.close(key);
+            return;
+        } else if silence >= Duration::from_millis(limits::IDLE_PING_MS) && !connection.pinged {
+            connection.pinged = true;
+            connection.push(b"{\"type\":\"ping\"}\n");
+            self.touch(key);
+        }
+        self.schedule_next(key, now);
+    }
+
+    /// Sets the timer for whatever is due next on a connection.
+    pub(super) fn schedule_next(&mut self, key: ConnectionKey, now: Now) {
+        let Some(connection) = self.connection(key) else { return };
+        let after_silence = |ms| connection.last_life + Duration::from_millis(ms);
+        let due = match &connection.phase {
+            Phase::Greeting { deadline } | Phase::Closing { deadline } => *deadline,
+            Phase::Ended => return,
+            Phase::LoggedIn(_) if connection.pinged => after_silence(limits::IDLE_CLOSE_MS),
+            Phase::LoggedIn(_) => after_silence(limits::IDLE_PING_MS),
+        };
+        let due = connection.throttled_until.map_or(due, |until| until.min(due));
+        self.schedule(key, due.max(now.tick + Duration::from_millis(1)));
+    }
+
+    /// Begins to shut a connection: from now on only its output matters.
+    pub(super) fn begin_closing(&mut self, key: ConnectionKey, now: Instant) {
+        let deadline = now + Duration::from_millis(limits::DRAIN_MS);
+        if let Some(connection) = self.connection_mut(key) {
+            connection.phase = Phase::Closing { deadline };
+            connection.throttled_until = None;
+        }
+        self.schedule(key, deadline);
+        self.touch(key);
+    }
+
+    /// The session of a connection.
+    pub(super) fn session(&self, key: ConnectionKey) -> Option<Session> {
+        Some(self.connection(key)?.logged_in()?.session)
+    }
+
+    pub(super) fn feed_mut(&mut self, key: ConnectionKey) -> Option<&mut Feed> {
+        Some(&mut self.connection_mut(key)?.logged_in_mut()?.feed)
+    }
+}
+
+fn key_of(place: usize, connection: &Connection) -> ConnectionKey {
+    ConnectionKey { place: u32::try_from(place).unwrap_or(u32::MAX), generation: connection.generation }
+}

@@ -1,0 +1,39 @@
+//! Every bound of the server, in one place; the unit stands last in each name.
+
+/// Unsent bytes of a connection above which events are no longer queued but read from the log later, and above which
+/// nothing more is read from it.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Unsent bytes below which a connection that fell behind goes on reading the log.
+pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
+/// Bytes read from a socket in one turn.
+pub const READ_BYTES_PER_TURN: usize = 64 << 10;
+/// Bytes of an open batch above which no socket is read until the disk has caught up.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Deliveries of an open batch above which no socket is read until the disk has caught up.
+pub const BATCH_DELIVERIES_MAX: usize = 1 << 20;
+/// Events taken from the log in one step of catching up.
+pub const CATCH_UP_EVENTS_MAX: usize = 512;
+/// Bytes taken from the log in one step of catching up.
+pub const CATCH_UP_BYTES_MAX: usize = 256 << 10;
+/// Bytes of the events in an answer to `/history`, leaving room for its other fields in a line of 1 MiB.
+pub const HISTORY_BYTES_MAX: usize = (1 << 20) - 1_024;
+/// How long a connection may stay without a login, in milliseconds.
+pub const LOGIN_MS: u64 = 30_000;
+/// Silence after which a client is asked for a sign of life, in milliseconds.
+pub const IDLE_PING_MS: u64 = 90_000;
+/// Silence after which a client is given up, in milliseconds.
+pub const IDLE_CLOSE_MS: u64 = 120_000;
+/// How long a connection that is being closed may take to read what was sent, in milliseconds.
+pub const DRAIN_MS: u64 = 2_000;
+/// How long an offer waits for an answer, in milliseconds.
+pub const OFFER_MS: u64 = 600_000;
+/// The longest frame that offers a transfer, in bytes.
+pub const OFFER_BYTES_MAX: usize = 4 << 10;
+/// Commands a client may send at once before its rate counts.
+pub const BURST_COMMANDS: u32 = 1_000;
+/// Bytes of the log kept free for what cannot be refused: the end of the server and, per session, a logout.
+pub const RESERVE_BYTES: u64 = 64 << 10;
+/// Bytes of the log kept free for each session's logout.
+pub const RESERVE_SESSION_BYTES: u64 = 256;
+/// Bytes of console lines waiting to be printed, above which lines are skipped and counted.
+pub const CONSOLE_BYTES_MAX: usize = 4 << 20;
