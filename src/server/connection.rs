@@ -179,7 +179,10 @@ impl Connection {
     /// The socket took `count` bytes of the output. The memory is given back when all is sent.
     pub(super) fn sent(&mut self, count: usize, now: Instant) {
         self.out_sent += count;
-        self.last_life = now;
+        // That the ping itself went out says nothing about who should read it.
+        if !self.pinged {
+            self.last_life = now;
+        }
         if self.out_sent >= self.out.len() {
             self.out = Vec::new();
             self.out_sent = 0;

@@ -60,7 +60,7 @@ impl Credentials {
         Self::parse(path, &text)
     }
 
-    /// `username password` a line: the password is the rest of the line after one space. Empty lines are passed over,
+    /// `username password` a line: the password is the rest of the line after the spaces. Empty lines are passed over,
     /// a last line feed may be missing, and a byte order mark or CR LF from elsewhere does no harm.
     fn parse(path: &Path, text: &str) -> Result<Self, CredentialsError> {
         let bad = |line: usize, what: String| CredentialsError::BadLine { path: path.to_owned(), line, what };
@@ -71,7 +71,8 @@ impl Credentials {
             }
             let (user, password) = line
                 .split_once([' ', '\t'])
-                .filter(|(_, password)| !password.trim().is_empty())
+                .map(|(user, password)| (user, password.trim_start()))
+                .filter(|(_, password)| !password.is_empty())
                 .ok_or_else(|| bad(number, "a line is a user name, one space and a password".into()))?;
             let user: UserName = user.parse().map_err(|error| bad(number, format!("{user:?}: {error}")))?;
             if passwords.insert(user, password.to_owned()).is_some() {
@@ -122,7 +123,7 @@ mod tests {
         for (name, password) in [("han", "Falcon"), ("Han", "falcon"), ("leia", ""), ("han", "")] {
             assert!(!known.verify(user(name), password), "{name} {password}");
         }
-        assert_eq!(known.accounts().iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["han", "yoda"]);
+        assert_eq!(known.accounts().iter().map(UserName::as_str).collect::<Vec<_>>(), ["han", "yoda"]);
     }
 
     #[test]

@@ -261,6 +261,9 @@ impl Hub {
         self.durable.root = root;
         self.durable.at = pending.at;
         self.release(pending, lines, now);
+        for key in std::mem::take(&mut self.held) {
+            self.process(key, now);
+        }
     }
 
     /// The log says how much it surely takes, after it was asked for more.
@@ -313,20 +316,31 @@ impl Hub {
 
     /// A line for the operator: who did what, and of private messages only between whom.
     fn tell_operator(&mut self, event: &Event, at: Timestamp) {
-        if self.open.console.len() >= self.console_room_bytes {
-            return;
+        if self.console_has_room() {
+            let line = super::console::told(event, at, self.options.console_texts);
+            self.say_to_operator(&line);
         }
-        let line = super::console::told(event, at, self.options.console_texts);
-        self.say_to_operator(&line);
     }
 
     /// Adds a line to the operator's console, behind everything decided so far.
     pub(super) fn say_to_operator(&mut self, line: &str) {
-        if self.console_room_bytes > 0 {
-            let console = &mut self.newest_pending().console;
-            console.extend_from_slice(line.as_bytes());
-            console.push(b'\n');
+        if !self.console_has_room() {
+            return;
         }
+        let skipped = std::mem::take(&mut self.console_skipped_lines);
+        let console = &mut self.newest_pending().console;
+        if skipped > 0 {
+            console.extend_from_slice(format!("({skipped} lines skipped)\n").as_bytes());
+        }
+        console.extend_from_slice(line.as_bytes());
+        console.push(b'\n');
+    }
+
+    /// Whether the console takes a line; one that it does not is counted.
+    fn console_has_room(&mut self) -> bool {
+        let has_room = self.newest_pending().console.len() < self.console_room_bytes;
+        self.console_skipped_lines += u64::from(!has_room);
+        has_room
     }
 
     /// Whether a connection's language is JSON.

@@ -43,7 +43,11 @@ impl Hub {
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
         let connection = self.connection_mut(key)?;
         let full = connection.output().len() >= super::limits::OUTPUT_BYTES_MAX;
-        if connection.busy || overloaded || full || connection.is_over() {
+        if connection.busy || full || connection.is_over() {
+            return None;
+        }
+        if overloaded {
+            self.held.push(key);
             return None;
         }
         if connection.dialect.is_none() {
@@ -123,7 +127,7 @@ impl Hub {
             ClientFrame::Answer(frame) => {
                 (frame.id.clone(), self.handle_answer(key, frame, bytes, now), Some("answer"))
             }
-            ClientFrame::Candidate(frame) => (frame.id.clone(), self.handle_candidate(key, frame), Some("candidate")),
+            ClientFrame::Candidate(frame) => (frame.id.clone(), self.handle_candidate(key, &frame), Some("candidate")),
             ClientFrame::Transfer(frame) => (frame.id.clone(), self.handle_report(key, frame, now), Some("transfer")),
         };
         if let Err(refusal) = done {

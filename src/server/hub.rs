@@ -126,11 +126,15 @@ pub struct Hub {
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
     pub(super) asked_for_room: bool,
+    /// Connections whose lines wait until the disk has caught up.
+    pub(super) held: Vec<ConnectionKey>,
     pub(super) outputs: VecDeque<Output>,
     touched: Vec<ConnectionKey>,
     timers: BinaryHeap<Reverse<(Instant, ConnectionKey)>>,
     /// How many bytes of console lines the shell would take.
     pub(super) console_room_bytes: usize,
+    /// Lines that were not made because it would take none.
+    pub(super) console_skipped_lines: u64,
     pub(super) stopping: bool,
 }
 
@@ -165,10 +169,12 @@ impl Hub {
             durable,
             room_bytes,
             asked_for_room: false,
+            held: Vec::new(),
             outputs: VecDeque::new(),
             touched: Vec::new(),
             timers: BinaryHeap::new(),
             console_room_bytes: usize::MAX,
+            console_skipped_lines: 0,
             stopping: false,
         };
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
@@ -242,9 +248,13 @@ impl Hub {
     /// The socket took `count` bytes.
     pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };
+        let was_full = connection.output().len() >= limits::OUTPUT_BYTES_MAX;
         connection.sent(count, now.tick);
-        if connection.output().len() < limits::OUTPUT_RESUME_BYTES {
+        let unsent = connection.output().len();
+        if unsent < limits::OUTPUT_RESUME_BYTES {
             self.catch_up(key);
+        }
+        if was_full && unsent < limits::OUTPUT_BYTES_MAX {
             self.process(key, now);
         }
     }

@@ -97,7 +97,7 @@ impl Hub {
         Ok(())
     }
 
-    pub(super) fn handle_candidate(&mut self, key: ConnectionKey, frame: CandidateFrame) -> Result<(), Refusal> {
+    pub(super) fn handle_candidate(&mut self, key: ConnectionKey, frame: &CandidateFrame) -> Result<(), Refusal> {
         self.session(key).ok_or(Refusal::NotLoggedIn)?;
         let known = self.introductions.get(&frame.transfer).ok_or(Refusal::UnknownTransfer)?;
         let (sender, receiver) = (known.sender, known.receiver.ok_or(Refusal::UnknownTransfer)?);
@@ -109,7 +109,7 @@ impl Hub {
         if frame.id.is_some() {
             self.tell_ok(key, signal_answer(frame.id.clone(), "candidate", None));
         }
-        self.tell_signal(peer, &ServerFrame::Candidate(CandidateFrame { id: None, ..frame }));
+        self.tell_signal(peer, &ServerFrame::Candidate(CandidateFrame { id: None, ..*frame }));
         Ok(())
     }
 

@@ -1,0 +1,517 @@
+//! The server's rules on bytes, in memory: what a client sends, what each is told, and when.
+
+#[path = "support/world.rs"]
+mod world;
+
+use serde_json::{Value, json};
+use world::{World, options};
+
+fn types(frames: &[Value]) -> Vec<&str> {
+    frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect()
+}
+
+fn texts(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame["text"].as_str()).collect()
+}
+
+#[test]
+fn the_server_says_nothing_before_the_first_line() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.wait(1_000);
+    assert_eq!(world.text(key), "");
+}
+
+#[test]
+fn a_login_is_answered_and_followed_by_live() {
+    let mut world = World::new();
+    let key = world.login_with("yoda", &json!({"id": 1, "device": "laptop", "udp_port": 6000}));
+    let frames = world.frames(key);
+    assert_eq!(types(&frames), ["ok", "live"]);
+    let expected = json!({"type": "ok", "id": 1, "command": "login", "user": "yoda", "session": 1, "seq": 2,
+        "ts": frames[0]["ts"], "log": "00000000-0000-0000-0000-000000000000", "device": "laptop", "sent": 0});
+    assert_eq!(frames[0], expected);
+    assert_eq!(frames[1], json!({"type": "live", "seq": 2}));
+}
+
+#[test]
+fn a_message_reaches_every_session_of_the_receiver_and_the_senders_others() {
+    let mut world = World::new();
+    let (han, han_too) = (world.logged_in("han"), world.logged_in("han"));
+    let (leia, leia_too, luke) = (world.logged_in("leia"), world.logged_in("leia"), world.logged_in("luke"));
+    let answer = world.ask(han, &json!({"type": "command", "id": "x", "text": "/msgto leia I  know "}));
+    let (seq, ts) = (answer["seq"].clone(), answer["ts"].clone());
+    let expected =
+        json!({"type": "ok", "id": "x", "command": "msgto", "seq": seq, "ts": ts, "to": "leia", "online": true});
+    assert_eq!(answer, expected);
+    let event = json!({"seq": seq, "ts": ts, "type": "message", "from": "han", "to": "leia", "text": "I  know "});
+    for key in [leia, leia_too, han_too] {
+        assert_eq!(world.frames(key), std::slice::from_ref(&event));
+    }
+    assert_eq!(world.text(luke) + &world.text(han), "");
+}
+
+#[test]
+fn what_is_pushed_is_the_line_of_the_log_to_the_byte() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    world.ask(han, &json!({"type": "command", "text": "/msgto leia \u{1b}[2J \" \\ \u{85} é"}));
+    let pushed = world.text(leia);
+    assert!(String::from_utf8(world.log.clone()).unwrap().ends_with(&pushed) && pushed.contains("\\u001b"));
+}
+
+#[test]
+fn nothing_is_told_before_it_is_durable_not_even_a_refusal_decided_on_it() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    world.disk_is_slow = true;
+    let line = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    world.send(han, line("/creategroup g leia"));
+    world.send(han, line("/creategroup g luke"));
+    world.send(leia, line("/groups"));
+    assert_eq!(world.text(han) + &world.text(leia), "");
+    world.sync();
+    assert_eq!(types(&world.frames(han)), ["ok", "error"]);
+    assert_eq!(types(&world.frames(leia)), ["group_created", "ok"]);
+}
+
+#[test]
+fn while_one_batch_is_with_the_disk_the_next_fills() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    world.disk_is_slow = true;
+    let line = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    world.send(han, line("/msgto leia 1"));
+    world.send(han, line("/msgto leia 2"));
+    world.send(han, line("/msgto leia 3"));
+    world.sync();
+    assert_eq!(world.frames(han).len(), 1, "the first batch held one message");
+    world.sync();
+    assert_eq!(world.frames(han).len(), 2, "the second the two that came meanwhile");
+}
+
+#[test]
+fn commands_typed_ahead_in_one_segment_are_each_answered_in_order() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.send(key, "/login han force\n/msgto leia one\n/nonsense\n\n/msgto leia two\r\n/logout\n");
+    let text = world.text(key);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert_eq!(lines[0], "Welcome to Messenger!");
+    assert!(lines[1].starts_with("message sent at ") && lines[3].starts_with("message sent at "));
+    assert_eq!(lines[2], "Error. Invalid command!");
+    assert_eq!(lines[4], "Bye, han!");
+    assert!(world.is_closed(key));
+}
+
+#[test]
+fn the_plain_dialect_shows_events_as_sentences() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.send(key, "/login leia force\n");
+    assert_eq!(world.text(key), "Welcome to Messenger!\n");
+    let han = world.logged_in("han");
+    world.command(han, "/msgto leia Goodbye, a, b; c");
+    let text = world.text(key);
+    assert!(text.ends_with(", han: Goodbye, a, b; c\n"), "{text}");
+    assert!(!world.is_closed(key), "a word in a text ends nothing");
+}
+
+#[test]
+fn bad_lines_are_answered_and_the_connection_lives_on() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    let mut code = |line: &[u8]| {
+        world.send(han, line);
+        let frames = world.frames(han);
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        (frames[0]["code"].as_str().unwrap_or_default().to_owned(), frames[0]["id"].clone())
+    };
+    assert_eq!(code(b"{\"type\":\"dance\",\"id\":4}\n"), ("bad_line".into(), json!(4)));
+    assert_eq!(code(b"{\"type\":\"command\",\"id\":\"a\"}\n"), ("bad_line".into(), json!("a")));
+    assert_eq!(code(b"{\"type\":\"command\",\"text\":\"\xff\"}\n"), ("bad_line".into(), Value::Null));
+    assert_eq!(code(b"/msgto leia hi\n"), ("bad_line".into(), Value::Null));
+    let mut long = vec![b'x'; 70_000];
+    long.push(b'\n');
+    assert_eq!(code(&long), ("line_too_long".into(), Value::Null));
+    assert_eq!(code(b"{\"type\":\"command\",\"text\":\"/login han force\"}\n").0, "unknown_command");
+    assert_eq!(code(b"{\"type\":\"login\",\"username\":\"han\",\"password\":\"force\"}\n").0, "already_logged_in");
+}
+
+#[test]
+fn the_answers_of_the_other_commands_have_their_fields() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.login_with("leia", &json!({"udp_port": 7})));
+    let users = world.command(han, "/activeuser")["users"].clone();
+    assert_eq!(users, json!([{"user": "leia", "since": users[0]["since"], "ip": "127.0.0.1", "udp_port": 7}]));
+    let users = world.command(han, "/users")["users"].clone();
+    assert_eq!(users[0], json!({"user": "han", "online": true}));
+    assert_eq!(users[3], json!({"user": "yoda", "online": false}));
+    let made = world.command(han, "/creategroup g leia luke");
+    assert_eq!((&made["joined"], &made["invited"]), (&json!(["han"]), &json!(["leia", "luke"])));
+    world.frames(leia);
+    let joined = world.command(leia, "/joingroup g");
+    assert_eq!((&joined["joined"], &joined["invited"]), (&json!(["han", "leia"]), &json!(["luke"])));
+    let groups = world.command(leia, "/groups")["groups"].clone();
+    assert_eq!(groups, json!([{"group": "g", "creator": "han", "joined": ["han", "leia"], "invited": ["luke"]}]));
+    let ping = world.ask(han, &json!({"type": "ping", "id": 9}));
+    assert_eq!((&ping["command"], &ping["id"]), (&json!("ping"), &json!(9)));
+    assert_eq!(ping["seq"], joined["seq"]);
+    assert_eq!(world.command(han, "/help")["commands"].as_array().unwrap().len(), 12);
+}
+
+#[test]
+fn a_group_message_reaches_those_who_have_joined_but_the_sending_session() {
+    let mut world = World::new();
+    let [han, leia, luke] = ["han", "leia", "luke"].map(|name| world.logged_in(name));
+    let han_too = world.logged_in("han");
+    world.command(han, "/creategroup g leia luke");
+    world.command(leia, "/joingroup g");
+    for key in [han, leia, luke, han_too] {
+        world.text(key);
+    }
+    let answer = world.command(han, "/groupmsg g hello");
+    assert_eq!(answer["group"], "g");
+    assert_eq!(texts(&world.frames(leia)), ["hello"]);
+    assert_eq!(texts(&world.frames(han_too)), ["hello"]);
+    assert_eq!(world.text(luke), "", "invited is not joined");
+}
+
+#[test]
+fn history_is_the_log_of_one_conversation() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    for text in ["1", "2", "3"] {
+        world.command(han, &format!("/msgto leia {text}"));
+    }
+    world.command(han, "/msgto luke other");
+    world.frames(leia);
+    let history = world.command(leia, "/history han 2");
+    assert_eq!(texts(history["events"].as_array().unwrap()), ["2", "3"]);
+    assert_eq!(history["more"], true);
+    let before = history["events"][0]["seq"].clone();
+    let history = world.command(leia, &format!("/history han 2 before {before}"));
+    assert_eq!(texts(history["events"].as_array().unwrap()), ["1"]);
+    assert_eq!(history["more"], false);
+}
+
+#[test]
+fn history_holds_what_was_decided_before_it() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    world.disk_is_slow = true;
+    let line = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    world.send(han, line("/msgto leia one"));
+    world.send(han, line("/history leia") + &line("/msgto leia two"));
+    world.sync();
+    world.sync();
+    let frames = world.frames(han);
+    let commands: Vec<&str> = frames.iter().map(|frame| frame["command"].as_str().unwrap()).collect();
+    assert_eq!(commands, ["msgto", "history", "msgto"]);
+    assert_eq!(texts(frames[1]["events"].as_array().unwrap()), ["one"]);
+}
+
+#[test]
+fn messages_wait_for_who_is_away_and_come_once_in_order() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    for number in 0..2_000 {
+        world.send(han, format!("{}\n", json!({"type": "command", "text": format!("/msgto leia {number}")})));
+    }
+    let leia = world.login("leia");
+    let frames = world.frames(leia);
+    let expected: Vec<String> = (0..2_000).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&frames), expected);
+    assert_eq!(types(&frames)[2_001], "live");
+    world.command(leia, "/logout");
+    world.frames(han);
+    world.command(han, "/msgto leia late");
+    let leia = world.login("leia");
+    assert_eq!(texts(&world.frames(leia)), ["late"], "after a logout only what came since");
+}
+
+#[test]
+fn a_login_with_a_cursor_gets_what_is_behind_it_and_the_own_messages_too() {
+    let mut world = World::new();
+    let leia = world.logged_in("leia");
+    let han = world.logged_in("han");
+    let first = world.command(leia, "/msgto han one")["seq"].clone();
+    world.command(han, "/msgto leia two");
+    world.command(leia, "/msgto han three");
+    world.disconnect(leia);
+    let leia = world.login_with("leia", &json!({"after": first}));
+    assert_eq!(texts(&world.frames(leia)), ["two", "three"]);
+}
+
+#[test]
+fn a_session_beside_another_gets_nothing_old() {
+    let mut world = World::new();
+    let (han, _leia) = (world.logged_in("han"), world.logged_in("leia"));
+    world.command(han, "/msgto leia old");
+    let second = world.login("leia");
+    assert_eq!(types(&world.frames(second)), ["ok", "live"]);
+}
+
+#[test]
+fn a_reader_that_is_too_slow_gets_everything_once_from_the_log() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    world.set_deaf(leia, true);
+    let filler = "x".repeat(10_000);
+    for number in 0..300 {
+        world.command(han, &format!("/msgto leia {number} {filler}"));
+    }
+    world.set_deaf(leia, false);
+    world.command(han, "/msgto leia last");
+    let frames = world.frames(leia);
+    let seqs: Vec<u64> = frames.iter().map(|frame| frame["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.is_sorted_by(|a, b| a < b), "rising, each once");
+    assert_eq!(frames.len(), 301);
+    assert_eq!(frames[300]["text"], "last");
+}
+
+#[test]
+fn watchers_are_told_of_logins_and_logouts_of_others() {
+    let mut world = World::new();
+    let han = world.login_with("han", &json!({"watch": true}));
+    world.frames(han);
+    let leia = world.logged_in("leia");
+    world.command(leia, "/logout");
+    let frames = world.frames(han);
+    assert_eq!(types(&frames), ["login", "logout"]);
+    assert_eq!((&frames[0]["user"], &frames[1]["reason"]), (&json!("leia"), &json!("logout")));
+}
+
+#[test]
+fn a_second_login_of_a_device_ends_the_first_with_replaced() {
+    let mut world = World::new();
+    let first = world.login_with("han", &json!({"device": "falcon"}));
+    world.frames(first);
+    let second = world.login_with("han", &json!({"device": "falcon"}));
+    assert_eq!(world.frames(first)[0]["code"], "replaced");
+    assert!(world.is_closed(first));
+    assert_eq!(types(&world.frames(second)), ["ok", "live"]);
+}
+
+#[test]
+fn numbered_commands_sent_again_are_known_even_after_a_crash() {
+    let mut world = World::new();
+    let device = json!({"device": "falcon"});
+    let send = |id: u64| json!({"type": "command", "id": id, "text": format!("/msgto leia {id}")});
+    let han = world.login_with("han", &device);
+    world.frames(han);
+    let made = world.ask(han, &send(1));
+    assert_eq!(world.ask(han, &send(3))["expected"], 2);
+    world.disk_is_slow = true;
+    world.send(han, format!("{}\n", send(2)));
+    let mut world = world.crash();
+    let han = world.login_with("han", &device);
+    assert_eq!(world.frames(han)[0]["sent"], 1, "what was not answered is wholly absent");
+    let again = world.ask(han, &send(1));
+    let expected =
+        json!({"type": "ok", "id": 1, "command": "msgto", "duplicate": true, "seq": made["seq"], "ts": made["ts"]});
+    assert_eq!(again, expected);
+    assert_eq!(world.ask(han, &send(2))["type"], "ok");
+    let leia = world.login("leia");
+    assert_eq!(texts(&world.frames(leia)), ["1", "2"]);
+}
+
+#[test]
+fn wrong_passwords_are_counted_over_connections_and_block_through_a_restart() {
+    let mut world = World::new();
+    let wrong = json!({"type": "login", "username": "han", "password": "x"});
+    let keys = [world.connect(), world.connect(), world.connect()];
+    assert_eq!(world.ask(keys[0], &wrong)["attempts_left"], 2);
+    assert_eq!(world.ask(keys[1], &wrong)["attempts_left"], 1);
+    assert_eq!(world.ask(keys[2], &wrong)["retry_after_ms"], 10_000);
+    assert!(!world.is_closed(keys[2]), "a block leaves the connection open");
+    let mut world = world.crash();
+    let key = world.login("han");
+    assert_eq!(world.frames(key)[0]["code"], "blocked");
+    world.wait(10_000);
+    let right = json!({"type": "login", "username": "han", "password": "force"});
+    assert_eq!(world.ask(key, &right)["type"], "ok");
+}
+
+#[test]
+fn names_that_are_no_names_are_refused_alike_and_leave_no_event() {
+    let mut world = World::new();
+    let key = world.connect();
+    let events = world.events().len();
+    let answer = world.ask(key, &json!({"type": "login", "username": "../x", "password": "x"}));
+    assert_eq!(answer["code"], "bad_credentials");
+    assert_eq!(world.events().len(), events);
+    let answer = world.ask(key, &json!({"type": "command", "text": "/groups"}));
+    assert_eq!(answer["code"], "not_logged_in");
+}
+
+#[test]
+fn a_tls_hello_is_closed_at_once_and_clear_text_is_for_loopback_only() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.send(key, [0x16, 3, 1, 0, 5]);
+    assert!(world.is_closed(key) && world.text(key).is_empty());
+    let far = world.connect_from("192.0.2.7".parse().unwrap());
+    world.send(far, "{\"type\":\"ping\"}\n");
+    assert_eq!(world.frames(far)[0]["code"], "cleartext_refused");
+    assert!(world.is_closed(far));
+    let mapped = world.connect_from("::ffff:127.0.0.1".parse().unwrap());
+    world.send(mapped, "{\"type\":\"ping\"}\n");
+    assert_eq!(world.frames(mapped)[0]["type"], "ok");
+}
+
+#[test]
+fn who_does_not_log_in_for_thirty_seconds_is_closed() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.wait(29_999);
+    assert!(!world.is_closed(key));
+    world.wait(1);
+    assert!(world.is_closed(key));
+}
+
+#[test]
+fn who_is_silent_is_asked_and_then_given_up() {
+    let mut world = World::new();
+    let (silent, lively) = (world.logged_in("han"), world.logged_in("leia"));
+    world.wait(90_000);
+    assert_eq!(world.text(silent), "{\"type\":\"ping\"}\n");
+    world.send(lively, "{\"type\":\"pong\"}\n");
+    world.wait(30_000);
+    assert!(world.is_closed(silent) && !world.is_closed(lively));
+    let last = world.events().pop().unwrap();
+    let mut line = Vec::new();
+    last.event.encode(last.seq, last.at, &mut line);
+    assert!(String::from_utf8(line).unwrap().contains("\"reason\":\"timeout\""));
+}
+
+#[test]
+fn after_the_end_of_input_everything_before_it_is_answered() {
+    let mut world = World::new();
+    let key = world.connect();
+    world.send(key, "/login han force\n");
+    world.disk_is_slow = true;
+    world.send(key, "/msgto leia hi\n/history leia\n");
+    world.end_input(key);
+    for _ in 0..5 {
+        world.sync();
+    }
+    let text = world.text(key);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(world.is_closed(key));
+}
+
+#[test]
+fn a_stop_tells_every_session_and_closes_the_log() {
+    let mut world = World::new();
+    let (han, idle) = (world.logged_in("han"), world.connect());
+    world.hub.handle_stop(world.now());
+    world.sync();
+    world.wait(0);
+    assert_eq!(world.frames(han)[0]["code"], "shutting_down");
+    assert!(world.is_closed(han) && world.is_closed(idle));
+    let kinds: Vec<&str> = world.events().iter().map(|record| record.event.kind()).collect();
+    assert_eq!(kinds, ["server_started", "login", "logout", "server_stopped"]);
+    assert!(world.hub.is_quiet());
+}
+
+#[test]
+fn a_full_disk_refuses_what_changes_and_serves_what_does_not() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    world.hub.handle_room(66_000);
+    assert_eq!(world.command(han, "/msgto leia hi")["code"], "storage_failed");
+    assert_eq!(world.command(han, "/groups")["type"], "ok");
+    let other = world.login("leia");
+    assert_eq!(world.frames(other)[0]["code"], "storage_failed");
+    world.hub.handle_room(1 << 20);
+    assert_eq!(world.command(han, "/msgto leia hi")["type"], "ok");
+}
+
+#[test]
+fn a_client_over_its_rate_waits_and_loses_nothing() {
+    let mut world = World::on(Vec::new(), messenger::server::HubOptions { commands_per_second: 200, ..options() }, 0);
+    let han = world.logged_in("han");
+    let line = format!("{}\n", json!({"type": "command", "text": "/msgto leia hi"}));
+    for _ in 0..1_100 {
+        world.send(han, &line);
+    }
+    let first = world.frames(han).len();
+    assert!((1_000..1_010).contains(&first), "{first}");
+    assert!(!world.hub.wants_bytes(han));
+    for _ in 0..200 {
+        world.wait(5);
+    }
+    assert_eq!(first + world.frames(han).len(), 1_100);
+    assert!(world.hub.wants_bytes(han));
+}
+
+#[test]
+fn the_console_names_who_wrote_to_whom_and_not_what() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    world.command(han, "/msgto leia secret plans");
+    world.command(han, "/activeuser");
+    assert!(world.console.contains("han message to leia at "));
+    assert!(!world.console.contains("secret"));
+    assert!(world.console.contains("han issued /activeuser command\n"));
+}
+
+#[test]
+fn a_transfer_is_introduced_and_its_end_recorded_once() {
+    let mut world = World::new();
+    let (han, leia, leia_too) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("leia"));
+    let transfer = "0123456789abcdef0123456789abcdef";
+    let offer = json!({"type": "offer", "id": 1, "to": "leia", "transfer": transfer, "key": "aa",
+        "files": [{"name": "a.mp4", "size": 5}], "addrs": ["127.0.0.1:6000"]});
+    assert_eq!(world.ask(han, &offer)["type"], "ok");
+    let frames = world.frames(leia);
+    assert_eq!(types(&frames), ["transfer_offered", "offer"]);
+    assert_eq!((&frames[1]["from"], &frames[1]["seq"]), (&json!("han"), &frames[0]["seq"]));
+    assert_eq!(frames[1]["addrs"], json!(["127.0.0.1:6000"]));
+    world.frames(leia_too);
+    let answer = json!({"type": "answer", "id": 2, "transfer": transfer, "accept": true, "key": "bb", "addrs": ["127.0.0.1:7000"]});
+    assert_eq!(world.ask(leia, &answer)["type"], "ok");
+    let frames = world.frames(han);
+    assert_eq!(types(&frames), ["transfer_answered", "answer"]);
+    assert_eq!(frames[1]["addrs"], json!(["127.0.0.1:7000"]));
+    let frames = world.frames(leia_too);
+    assert_eq!(types(&frames), ["transfer_answered", "answer"]);
+    assert_eq!(frames[1]["addrs"], Value::Null, "who did not accept learns no address");
+    let done = json!({"type": "transfer", "transfer": transfer, "outcome": "done", "bytes": 5, "hash": "cc", "path": "direct"});
+    assert_eq!(world.ask(han, &done)["seq"], Value::Null, "the receiver's word counts");
+    assert!(world.ask(leia, &done)["seq"].is_u64());
+    assert_eq!(types(&world.frames(han)), ["transfer_ended"]);
+    world.disconnect(leia);
+    let ended = world.events().iter().filter(|record| record.event.kind() == "transfer_ended").count();
+    assert_eq!(ended, 1);
+}
+
+#[test]
+fn an_offer_ends_with_its_sender_after_ten_minutes_or_when_all_have_declined() {
+    let mut world = World::new();
+    let (han, leia, leia_too) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("leia"));
+    let offer = |number: u8| {
+        json!({"type": "offer", "to": "leia", "transfer": format!("{number:032x}"), "key": "aa",
+            "files": [{"name": "a", "size": 5}]})
+    };
+    let decline = json!({"type": "answer", "transfer": format!("{:032x}", 1), "accept": false, "automatic": true});
+    let ended = |world: &World| world.events().iter().filter(|one| one.event.kind() == "transfer_ended").count();
+    world.ask(han, &offer(1));
+    world.ask(leia, &decline);
+    assert_eq!(ended(&world), 0);
+    world.ask(leia_too, &decline);
+    assert_eq!(ended(&world), 1);
+    world.ask(han, &offer(2));
+    for _ in 0..10 {
+        world.wait(60_000);
+        for key in [han, leia, leia_too] {
+            world.send(key, "{\"type\":\"pong\"}\n");
+        }
+    }
+    assert_eq!(ended(&world), 2);
+    world.ask(han, &offer(3));
+    world.disconnect(han);
+    assert_eq!(ended(&world), 3);
+}

@@ -1,0 +1,278 @@
+//! A hub with clients and a disk in memory: no socket, no thread, a clock that the test moves.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use messenger::chat::{Event, Policy, Record, State};
+use messenger::clock::{Timestamp, monotonic};
+use messenger::server::index::{Index, Position};
+use messenger::server::{ConnectionKey, Hub, HubOptions, Now, Output};
+use serde_json::Value;
+
+pub const PASSWORD: &str = "force";
+
+/// The server's world, in memory.
+pub struct World {
+    pub hub: Hub,
+    /// The log: what is durable.
+    pub log: Vec<u8>,
+    pub console: String,
+    /// Whether batches stay with the disk until [`World::sync`].
+    pub disk_is_slow: bool,
+    in_flight: Option<(Vec<u8>, u64)>,
+    start: Instant,
+    passed_ms: u64,
+    clients: HashMap<ConnectionKey, Client>,
+}
+
+#[derive(Default)]
+struct Client {
+    received: Vec<u8>,
+    is_deaf: bool,
+    is_dropped: bool,
+    is_shut: bool,
+}
+
+pub fn policy() -> Policy {
+    let mut accounts: indexmap::IndexSet<_> =
+        ["han", "leia", "luke", "yoda"].into_iter().map(|name| name.parse().unwrap()).collect();
+    accounts.sort_unstable();
+    Policy { failures_max: 3, accounts }
+}
+
+pub fn options() -> HubOptions {
+    HubOptions {
+        log: uuid::Uuid::nil(),
+        commands_per_second: 0,
+        allow_cleartext: false,
+        connections_max: 1_000,
+        console_texts: false,
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::on(Vec::new(), options(), 0)
+    }
+
+    /// A server started on what an earlier one left.
+    pub fn on(log: Vec<u8>, options: HubOptions, passed_ms: u64) -> Self {
+        let start = monotonic();
+        let (mut state, mut index) = (State::default(), Index::default());
+        let mut offset = 0;
+        for line in log.split_inclusive(|byte| *byte == b'\n') {
+            let record = Event::decode(line.trim_ascii_end()).unwrap();
+            let length = u32::try_from(line.len()).unwrap();
+            let position = Position { seq: record.seq, segment: 1, offset, length };
+            Hub::replay(&mut state, &mut index, &record, position);
+            offset += u64::from(length);
+        }
+        let now = now(start, passed_ms);
+        let hub = Hub::new(options, policy(), state, index, String::new(), u64::MAX >> 1, now);
+        let mut world = Self {
+            hub,
+            log,
+            console: String::new(),
+            disk_is_slow: false,
+            in_flight: None,
+            start,
+            passed_ms,
+            clients: HashMap::new(),
+        };
+        world.settle();
+        world
+    }
+
+    /// The power is cut: what was not durable is gone, and another server starts.
+    pub fn crash(self) -> Self {
+        Self::on(self.log, options(), self.passed_ms)
+    }
+
+    pub fn now(&self) -> Now {
+        now(self.start, self.passed_ms)
+    }
+
+    pub fn wait(&mut self, ms: u64) {
+        self.passed_ms += ms;
+        self.hub.handle_timeout(self.now());
+        self.settle();
+    }
+
+    pub fn connect(&mut self) -> ConnectionKey {
+        self.connect_from("127.0.0.1".parse().unwrap())
+    }
+
+    pub fn connect_from(&mut self, ip: IpAddr) -> ConnectionKey {
+        let key = self.hub.handle_connected(ip, self.now());
+        self.clients.insert(key, Client::default());
+        self.settle();
+        key
+    }
+
+    /// The client sends bytes, as they are.
+    pub fn send(&mut self, key: ConnectionKey, bytes: impl AsRef<[u8]>) {
+        self.hub.handle_bytes(key, bytes.as_ref(), self.now());
+        self.settle();
+    }
+
+    pub fn end_input(&mut self, key: ConnectionKey) {
+        self.hub.handle_input_end(key, self.now());
+        self.settle();
+    }
+
+    pub fn disconnect(&mut self, key: ConnectionKey) {
+        self.hub.handle_disconnected(key, self.now());
+        self.clients.remove(&key);
+        self.settle();
+    }
+
+    /// The client stops or goes on reading what it is sent.
+    pub fn set_deaf(&mut self, key: ConnectionKey, is_deaf: bool) {
+        self.clients.get_mut(&key).unwrap().is_deaf = is_deaf;
+        if !is_deaf {
+            self.hub.handle_sent(key, 0, self.now());
+            self.flush(key);
+        }
+        self.settle();
+    }
+
+    pub fn is_closed(&self, key: ConnectionKey) -> bool {
+        let client = &self.clients[&key];
+        client.is_dropped || client.is_shut
+    }
+
+    /// What the client was sent since the last call, as text.
+    pub fn text(&mut self, key: ConnectionKey) -> String {
+        String::from_utf8(std::mem::take(&mut self.clients.get_mut(&key).unwrap().received)).unwrap()
+    }
+
+    /// What the client was sent since the last call, as frames.
+    pub fn frames(&mut self, key: ConnectionKey) -> Vec<Value> {
+        self.text(key).lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    }
+
+    /// Sends a frame and gives the one answer to it, events left out.
+    pub fn ask(&mut self, key: ConnectionKey, frame: &Value) -> Value {
+        self.send(key, format!("{frame}\n"));
+        let mut answers: Vec<Value> =
+            self.frames(key).into_iter().filter(|frame| frame["type"] == "ok" || frame["type"] == "error").collect();
+        assert_eq!(answers.len(), 1, "{frame} was answered by {answers:?}");
+        answers.remove(0)
+    }
+
+    pub fn command(&mut self, key: ConnectionKey, text: &str) -> Value {
+        self.ask(key, &serde_json::json!({"type": "command", "text": text}))
+    }
+
+    /// Connects and logs in; what follows the answer waits in [`World::frames`].
+    pub fn login(&mut self, name: &str) -> ConnectionKey {
+        self.login_with(name, &serde_json::json!({}))
+    }
+
+    pub fn login_with(&mut self, name: &str, fields: &Value) -> ConnectionKey {
+        let key = self.connect();
+        let mut frame = serde_json::json!({"type": "login", "username": name, "password": PASSWORD});
+        frame.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.send(key, format!("{frame}\n"));
+        key
+    }
+
+    /// Logged in, with the answer, backlog and `live` taken off.
+    pub fn logged_in(&mut self, name: &str) -> ConnectionKey {
+        let key = self.login(name);
+        let frames = self.frames(key);
+        assert_eq!(frames[0]["type"], "ok", "{frames:?}");
+        key
+    }
+
+    /// The disk has made durable what it was given.
+    pub fn sync(&mut self) {
+        self.commit_in_flight();
+        self.settle();
+    }
+
+    /// All events of the log.
+    pub fn events(&self) -> Vec<Record> {
+        self.log
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| Event::decode(line).unwrap())
+            .collect()
+    }
+
+    fn commit_in_flight(&mut self) {
+        let Some((lines, last)) = self.in_flight.take() else { return };
+        let offset = self.log.len() as u64;
+        self.log.extend_from_slice(&lines);
+        self.hub.handle_durable(&lines, 1, offset, format!("root {last}"), u64::MAX >> 1, self.now());
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(output) = self.hub.poll_output(self.now()) {
+                idle = false;
+                self.carry_out(output);
+            }
+            for key in self.hub.take_touched() {
+                self.flush(key);
+            }
+            if idle {
+                self.hub.state().assert_invariants();
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Append { lines, last, .. } => {
+                assert!(self.in_flight.is_none(), "one batch at a time");
+                self.in_flight = Some((lines, last));
+                if !self.disk_is_slow {
+                    self.commit_in_flight();
+                }
+            }
+            Output::CheckPassword { connection, password, .. } => {
+                self.hub.handle_verdict(connection, password == PASSWORD, self.now());
+            }
+            Output::Read { connection, purpose, positions } => {
+                let mut lines = Vec::new();
+                for position in &positions {
+                    let start = usize::try_from(position.offset).unwrap();
+                    lines.extend_from_slice(&self.log[start..start + position.length as usize]);
+                }
+                let last = positions.last().map_or(0, |position| position.seq);
+                self.hub.handle_lines(connection, purpose, Some(&lines), last, self.now());
+            }
+            Output::Drop(key) => {
+                if let Some(client) = self.clients.get_mut(&key) {
+                    client.is_dropped = true;
+                }
+                self.hub.handle_disconnected(key, self.now());
+            }
+            Output::AskForRoom => {}
+            Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
+        }
+    }
+
+    fn flush(&mut self, key: ConnectionKey) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        if client.is_deaf {
+            return;
+        }
+        assert!(!client.is_shut || self.hub.output(key).is_empty(), "nothing is sent behind the end");
+        client.received.extend_from_slice(self.hub.output(key));
+        client.is_shut = self.hub.is_closing(key);
+        let count = self.hub.output(key).len();
+        if count > 0 {
+            self.hub.handle_sent(key, count, self.now());
+        }
+    }
+}
+
+fn now(start: Instant, passed_ms: u64) -> Now {
+    let at = Timestamp::from_ms(1_700_000_000_000 + passed_ms);
+    Now { at, tick: start + Duration::from_millis(passed_ms) }
+}
