@@ -11,3 +11,5 @@ pub mod chat;
 pub mod protocol;
 
 pub mod server;
+
+pub mod cli;

@@ -1,3 +1,5 @@
 //! The executable `messenger`: parse the command line, run, exit with the code of the outcome.
 
-fn main() {}
+fn main() -> messenger::cli::exit::Exit {
+    messenger::cli::run()
+}

@@ -1,0 +1,39 @@
+//! The command line: one file a subcommand with its arguments, its help and its run.
+
+pub mod exit;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// A messenger that a team runs itself: one executable, no database, every message durable before anyone sees it.
+#[derive(Debug, Parser)]
+#[command(name = "messenger", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Start with `messenger serve`, then `messenger connect 127.0.0.1` in another terminal.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {}
+
+/// Runs the program with the process's arguments.
+pub fn run() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A reader of the help that has gone away is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let done: anyhow::Result<()> = match arguments.command {};
+    match done {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            eprintln!("messenger: {failure:#}");
+            Exit::of(&failure)
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Exit codes, by the kind of what went wrong.
+
+use std::process::{ExitCode, Termination};
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All done.
+    Done = 0,
+    /// It failed.
+    Failure = 1,
+    /// Wrong arguments.
+    Usage = 2,
+    /// No connection, or none that can be trusted.
+    CannotConnect = 3,
+    /// The server refused the login.
+    LoginRefused = 4,
+    /// A transfer failed.
+    TransferFailed = 5,
+    /// The log is not intact.
+    NotIntact = 7,
+    /// A bad configuration or credentials file.
+    BadConfiguration = 78,
+    /// Interrupted from the keyboard.
+    Interrupted = 130,
+}
+
+/// A failure with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// A failure that says why, and with which code the process ends.
+    pub fn new(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
+        Self { exit, message: message.to_string() }.into()
+    }
+}
+
+impl Exit {
+    /// The code of an error: that of the [`Failure`] in it, else 1.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error.downcast_ref::<Failure>().map_or(Self::Failure, |failure| failure.exit)
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
