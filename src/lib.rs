@@ -10,6 +10,8 @@ pub mod chat;
 
 pub mod protocol;
 
+pub mod eventlog;
+
 pub mod server;
 
 pub mod cli;

@@ -1,0 +1,26 @@
+//! The event log, format 1: the one truth of a server, described in `docs/eventlog.md`.
+//!
+//! Segments of JSON lines with a commit behind each batch, a Merkle tree over the events (RFC 6962), and HEAD, which
+//! says how far the log has been acknowledged.
+
+mod append;
+mod format;
+mod judge;
+pub mod memory;
+mod opening;
+mod reader;
+pub mod storage;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod verify;
+mod writer;
+
+pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
+pub use format::{CommitLine, Head, SegmentLine, segment_name};
+pub use opening::{Damage, OpenError, Opened, Replayed, open};
+pub use reader::{EventLine, LineReader, LogReader, ReadError};
+pub use storage::{Disk, LockError};
+pub use tree::{Hash, HashError, Tree};
+pub use verify::{Verified, VerifyError, verify};
+pub use writer::{Report, Writer};

@@ -1,0 +1,437 @@
+//! Reading a log beside whoever writes it: event lines in order, up to HEAD and never beyond.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memchr::memchr;
+
+use super::format::{Head, SegmentLine, event_start, is_frame, segment_first, segment_name};
+use super::judge::walk;
+use super::opening::{Damage, HEAD};
+use super::storage::{Place, ReadFile, list};
+use crate::chat::Seq;
+use crate::clock::Timestamp;
+
+/// Bytes read from a file at once.
+const CHUNK_BYTES: usize = 256 << 10;
+/// The longest line, in bytes.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes in which a line is looked for one by one once a search by halves has come so near.
+const SCAN_BYTES: u64 = 64 << 10;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is none.
+    #[error("there is no log at {path}: {why}")]
+    NoLog {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is there instead.
+        why: String,
+    },
+    /// The disk failed.
+    #[error("{path} cannot be read: {source}")]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("the log is damaged: {0}")]
+    Damage(Damage),
+}
+
+/// One event's line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventLine<'a> {
+    /// The event.
+    pub seq: Seq,
+    /// The line, without its line feed.
+    pub bytes: &'a [u8],
+}
+
+/// How far may be read.
+#[derive(Debug)]
+enum End {
+    /// As far as HEAD says, which grows.
+    Head(Option<ReadFile>),
+    /// As far as somebody says.
+    Told,
+}
+
+/// Reads event lines in order.
+#[derive(Debug)]
+pub struct LogReader {
+    directory: PathBuf,
+    /// Whether one segment is all that is read.
+    is_single: bool,
+    end: End,
+    /// The last event that may be read.
+    through: Seq,
+    next_seq: Seq,
+    open: Option<OpenSegment>,
+    buffer: Vec<u8>,
+    start: usize,
+    lines_passed: u64,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    first: Seq,
+    file: ReadFile,
+    /// The offset behind what is in the buffer.
+    offset: u64,
+}
+
+impl LogReader {
+    /// Opens a log for reading from its first event: a data directory, an events directory or one segment's file.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let no_log = |why: String| ReadError::NoLog { path: path.to_owned(), why };
+        let place = Place::find(path).map_err(|error| no_log(error.to_string()))?;
+        let (directory, only) = match place {
+            Place::Events(directory) => (directory, None),
+            Place::Segment(file) => {
+                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let first = segment_first(&name).ok_or_else(|| no_log("its name is that of no segment".into()))?;
+                (file.parent().map(Path::to_owned).unwrap_or_default(), Some(first))
+            }
+        };
+        let first = match only {
+            Some(first) => first,
+            None => *segments(&directory)?.first().ok_or_else(|| no_log("no segment is there".into()))?,
+        };
+        let mut reader = Self {
+            directory,
+            is_single: only.is_some(),
+            end: End::Head(None),
+            through: 0,
+            next_seq: first,
+            open: None,
+            buffer: Vec::new(),
+            start: 0,
+            lines_passed: 0,
+        };
+        reader.refresh()?;
+        Ok(reader)
+    }
+
+    /// From now on the log is read up to `through`, by the word of whoever made that durable, and HEAD is not asked.
+    pub fn set_end(&mut self, through: Seq) {
+        self.end = End::Told;
+        self.through = through;
+    }
+
+    /// The last event that could be read when it was last asked for.
+    pub fn end(&self) -> Seq {
+        self.through
+    }
+
+    /// Goes to the first event from `seq` on.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn seek(&mut self, seq: Seq) -> Result<(), ReadError> {
+        if !self.is_single {
+            self.open = None;
+            let first = segments(&self.directory)?.first().copied().unwrap_or(1);
+            self.next_seq = seq.max(first);
+        } else if seq > self.next_seq {
+            self.next_seq = seq;
+        }
+        Ok(())
+    }
+
+    /// Goes to the first event at `at` or after.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn seek_time(&mut self, at: Timestamp) -> Result<(), ReadError> {
+        let segment = if self.is_single { self.next_seq } else { self.segment_at(at)? };
+        let wanted = at.to_rfc3339();
+        let is_before = |line: &[u8]| event_start(line).is_some_and(|(_, time)| *time < wanted[..]);
+        self.open_segment(segment, is_before)?;
+        self.next_seq = segment;
+        while let Some(range) = self.cut_line()? {
+            if let Some((seq, _)) = event_start(&self.buffer[range.clone()]) {
+                self.next_seq = seq;
+                self.start = range.start;
+                break;
+            }
+        }
+        while let Some((seq, range)) = self.advance()? {
+            if !is_before(&self.buffer[range]) {
+                return self.seek(seq);
+            }
+        }
+        self.next_seq = self.through + 1;
+        Ok(())
+    }
+
+    /// The next event line; `None` if there is no more now. May be called again later.
+    ///
+    /// # Errors
+    /// The log cannot be read, or is damaged.
+    pub fn next_line(&mut self) -> Result<Option<EventLine<'_>>, ReadError> {
+        let found = self.advance()?;
+        Ok(found.map(|(seq, range)| EventLine { seq, bytes: &self.buffer[range] }))
+    }
+
+    fn advance(&mut self) -> Result<Option<(Seq, Range<usize>)>, ReadError> {
+        loop {
+            if self.next_seq > self.through {
+                self.refresh()?;
+                if self.next_seq > self.through {
+                    return Ok(None);
+                }
+            }
+            if self.open.is_none() && !self.find_segment()? {
+                return Ok(None);
+            }
+            let Some(range) = self.cut_line()? else {
+                if !self.go_to_next_segment()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            self.lines_passed += 1;
+            let line = &self.buffer[range.clone()];
+            if is_frame(line) {
+                continue;
+            }
+            let Some((seq, _)) = event_start(line) else {
+                return Err(self.damage("the line is neither an event nor a commit".into()));
+            };
+            if seq > self.through {
+                // Its batch is not acknowledged yet: it stays for the next call.
+                self.start = range.start;
+                self.lines_passed -= 1;
+                return Ok(None);
+            }
+            if seq < self.next_seq {
+                continue;
+            }
+            if seq != self.next_seq {
+                return Err(self.damage(format!("event {seq} stands where event {} should", self.next_seq)));
+            }
+            self.next_seq = seq + 1;
+            return Ok(Some((seq, range)));
+        }
+    }
+
+    /// Cuts a line off the buffer, and fills it where it holds none; `None` at the end of the file.
+    fn cut_line(&mut self) -> Result<Option<Range<usize>>, ReadError> {
+        let mut searched = 0;
+        loop {
+            if let Some(length) = memchr(b'\n', &self.buffer[self.start + searched..]) {
+                let range = self.start..self.start + searched + length;
+                self.start = range.end + 1;
+                return Ok(Some(range));
+            }
+            searched = self.buffer.len() - self.start;
+            if searched > LINE_BYTES_MAX {
+                return Err(self.damage("the line is longer than 1 MiB".into()));
+            }
+            let Some(open) = &mut self.open else { return Ok(None) };
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            let filled = self.buffer.len();
+            self.buffer.resize(filled + CHUNK_BYTES, 0);
+            let read = open.file.read_at(open.offset, &mut self.buffer[filled..]);
+            let count = *read.as_ref().unwrap_or(&0);
+            self.buffer.truncate(filled + count);
+            open.offset += count as u64;
+            let first = open.first;
+            read.map_err(|source| ReadError::Disk { path: self.directory.join(segment_name(first)), source })?;
+            if count == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn find_segment(&mut self) -> Result<bool, ReadError> {
+        let segments = segments(&self.directory)?;
+        let place = segments.partition_point(|first| *first <= self.next_seq);
+        let Some(segment) = place.checked_sub(1).and_then(|place| segments.get(place)).copied() else {
+            return Ok(false);
+        };
+        let wanted = self.next_seq;
+        self.open_segment(segment, |line| event_start(line).is_some_and(|(seq, _)| seq < wanted))?;
+        Ok(true)
+    }
+
+    /// At the end of a segment's file: goes on with the next one, if it is there.
+    fn go_to_next_segment(&mut self) -> Result<bool, ReadError> {
+        if self.is_single {
+            return Ok(false);
+        }
+        let next = self.next_seq;
+        let current = self.open.as_ref().map_or(0, |open| open.first);
+        if next > current && segments(&self.directory)?.contains(&next) {
+            self.open_segment(next, |_| false)?;
+            return Ok(true);
+        }
+        Err(self.damage(format!("event {next} was acknowledged and is not there")))
+    }
+
+    /// Opens a segment near the first line that is not before what is wanted.
+    fn open_segment(&mut self, first: Seq, is_before: impl Fn(&[u8]) -> bool) -> Result<(), ReadError> {
+        let path = self.directory.join(segment_name(first));
+        let disk = |source| ReadError::Disk { path: path.clone(), source };
+        let file = ReadFile::open(&path).map_err(disk)?;
+        let offset = find_line(&file, is_before).map_err(disk)?;
+        self.open = Some(OpenSegment { first, file, offset });
+        self.buffer.clear();
+        self.start = 0;
+        self.lines_passed = 0;
+        Ok(())
+    }
+
+    /// The segment that holds the first event at `at` or after, or ends before it.
+    fn segment_at(&self, at: Timestamp) -> Result<Seq, ReadError> {
+        let segments = segments(&self.directory)?;
+        let mut found = segments.first().copied().unwrap_or(1);
+        for segment in segments.into_iter().skip(1) {
+            let path = self.directory.join(segment_name(segment));
+            let header = first_line(&path).map_err(|source| ReadError::Disk { path, source })?;
+            let header =
+                SegmentLine::parse(&header).map_err(|error| ReadError::Damage(Damage::of_header(segment, error)))?;
+            if header.at >= at {
+                break;
+            }
+            found = segment;
+        }
+        Ok(found)
+    }
+
+    /// Asks how far may be read now.
+    fn refresh(&mut self) -> Result<(), ReadError> {
+        let End::Head(head) = &mut self.end else { return Ok(()) };
+        let path = self.directory.join(HEAD);
+        if head.is_none() {
+            match ReadFile::open(&path) {
+                Ok(file) => *head = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.through = self.last_committed()?;
+                    return Ok(());
+                }
+                Err(source) => return Err(ReadError::Disk { path, source }),
+            }
+        }
+        let bytes = head.as_ref().map(ReadFile::read).transpose();
+        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?.unwrap_or_default();
+        // Where both slots are broken nothing is said, and nothing beyond what was known is read.
+        if let Some(file) = Head::parse(&bytes) {
+            self.through = self.through.max(file.head.seq);
+        }
+        Ok(())
+    }
+
+    /// In a copy without HEAD: the last event that a commit covers.
+    fn last_committed(&self) -> Result<Seq, ReadError> {
+        let newest = if self.is_single { Some(self.next_seq) } else { segments(&self.directory)?.last().copied() };
+        let Some(newest) = newest.filter(|newest| !self.is_single || self.through == 0 || *newest <= self.through)
+        else {
+            return Ok(self.through);
+        };
+        let path = self.directory.join(segment_name(newest));
+        let bytes = ReadFile::open(&path).and_then(|file| file.read());
+        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
+        let walk = walk(&bytes).map_err(|error| ReadError::Damage(Damage::of_header(newest, error)))?;
+        Ok(walk.good.seq)
+    }
+
+    fn damage(&self, what: String) -> ReadError {
+        let file = self.open.as_ref().map(|open| segment_name(open.first)).unwrap_or_default();
+        ReadError::Damage(Damage { file, line: self.lines_passed, seq: self.next_seq, what })
+    }
+}
+
+/// The segments of a directory by their first events, rising.
+pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
+    let names = list(directory).map_err(|source| ReadError::Disk { path: directory.to_owned(), source })?;
+    let mut segments: Vec<Seq> = names.iter().filter_map(|name| segment_first(name)).collect();
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+fn first_line(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 8 << 10];
+    let count = ReadFile::open(path)?.read_at(0, &mut bytes)?;
+    bytes.truncate(memchr(b'\n', &bytes[..count]).unwrap_or(count));
+    Ok(bytes)
+}
+
+/// The beginning of a line that is before what is wanted, and near it: what is wanted is found by reading on from it.
+fn find_line(file: &ReadFile, is_before: impl Fn(&[u8]) -> bool) -> io::Result<u64> {
+    let (mut low, mut high) = (0, file.length()?);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while high - low > SCAN_BYTES {
+        let middle = low + (high - low) / 2;
+        match event_from(file, middle, high, &mut buffer)? {
+            Some((offset, line)) if is_before(&buffer[line.clone()]) => low = offset,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The first event line that begins behind `from` and before `to`: its offset, and its place in `buffer`.
+fn event_from(file: &ReadFile, from: u64, to: u64, buffer: &mut Vec<u8>) -> io::Result<Option<(u64, Range<usize>)>> {
+    loop {
+        let count = file.read_at(from, buffer)?;
+        let mut start = memchr(b'\n', &buffer[..count]).map_or(count, |end| end + 1);
+        while let Some(length) = memchr(b'\n', &buffer[start..count]) {
+            let line = start..start + length;
+            if from + start as u64 >= to {
+                return Ok(None);
+            }
+            if event_start(&buffer[line.clone()]).is_some() {
+                return Ok(Some((from + start as u64, line)));
+            }
+            start = line.end + 1;
+        }
+        // No line of the log is longer than this; behind it there is none.
+        if count < buffer.len() || buffer.len() > 2 * LINE_BYTES_MAX {
+            return Ok(None);
+        }
+        let longer = buffer.len() * 2;
+        buffer.resize(longer, 0);
+    }
+}
+
+/// Reads lines of the log by their places, for a server.
+#[derive(Debug)]
+pub struct LineReader {
+    directory: PathBuf,
+    open: Option<(Seq, ReadFile)>,
+}
+
+impl LineReader {
+    /// A reader of the log in an events directory.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), open: None }
+    }
+
+    /// Appends `length` bytes at `offset` of the segment that begins with event `segment`.
+    ///
+    /// # Errors
+    /// The disk failed, or the file is shorter.
+    pub fn read(&mut self, segment: Seq, offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let file = match &mut self.open {
+            Some((first, file)) if *first == segment => file,
+            other => &other.insert((segment, ReadFile::open(&self.directory.join(segment_name(segment)))?)).1,
+        };
+        let start = out.len();
+        out.resize(start + length, 0);
+        if file.read_at(offset, &mut out[start..])? < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! The disk behind a trait, so that tests can pull its plug; and the real one.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+
+/// The directory of a log, of which its owner is the only writer.
+pub trait Storage: Send + std::fmt::Debug + 'static {
+    /// An open file.
+    type File: StorageFile + std::fmt::Debug;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file to read and write.
+    ///
+    /// # Errors
+    /// It is not there, or not ours.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Makes a file, empty, in place of any that has the name.
+    ///
+    /// # Errors
+    /// There is no room, or it is not allowed.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names durable: what was created, renamed and removed.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn sync_names(&self) -> io::Result<()>;
+    /// Keeps bytes that are about to be cut off, durably, outside the log. Gives the place, for people.
+    ///
+    /// # Errors
+    /// There is no room.
+    fn keep_torn(&self, name: &str, bytes: &[u8]) -> io::Result<String>;
+}
+
+/// An open file of a log.
+pub trait StorageFile: Send + 'static {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn length(&self) -> io::Result<u64>;
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn read(&self) -> io::Result<Vec<u8>>;
+    /// Writes at an offset, and makes the file longer where it must.
+    ///
+    /// # Errors
+    /// The disk failed or is full.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes content and length durable.
+    ///
+    /// # Errors
+    /// The disk failed. What is then on it is unknown: another try proves nothing.
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts it, and gives back what was reserved behind.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn cut(&self, length: u64) -> io::Result<()>;
+    /// Reserves room up to an offset, without changing the length.
+    ///
+    /// # Errors
+    /// There is not as much.
+    fn reserve(&self, end: u64) -> io::Result<()>;
+    /// Forgets what the system remembers of its content, so that the next read comes from the disk.
+    fn forget_cached(&self);
+}
+
+/// The name of the file that says who writes the log.
+pub const LOCK: &str = "LOCK";
+/// The name of the directory of a log in the data directory.
+const EVENTS: &str = "events";
+/// The name of the directory for tails that were cut off.
+const TORN: &str = "torn";
+
+/// Why a log's directory cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else does.
+    #[error("the data directory {0} is in use by another server; stop that one, or name another directory with --data")]
+    Held(PathBuf),
+    /// The system refused.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Refused {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A directory on a real disk, locked for as long as this lives.
+#[derive(Debug)]
+pub struct Disk {
+    events: PathBuf,
+    torn: PathBuf,
+    _lock: File,
+}
+
+impl Disk {
+    /// Takes the log in a data directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Another server has it, or the system refuses.
+    pub fn lock(data: &Path) -> Result<Self, LockError> {
+        let refused = |source| LockError::Refused { path: data.to_owned(), source };
+        let events = data.join(EVENTS);
+        make_directory(&events).map_err(refused)?;
+        let lock = options().create(true).truncate(false).open(events.join(LOCK)).map_err(refused)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { events, torn: data.join(TORN), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(data.to_owned())),
+            Err(error) => Err(refused(error.into())),
+        }
+    }
+
+    /// Where the log's files are.
+    pub fn directory(&self) -> &Path {
+        &self.events
+    }
+}
+
+impl Storage for Disk {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        list(&self.events)
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        options().open(self.events.join(name))
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        options().create(true).truncate(true).open(self.events.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.events.join(from), self.events.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.events.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.events)?.sync_all()
+    }
+
+    fn keep_torn(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
+        make_directory(&self.torn)?;
+        let path = self.torn.join(name);
+        let file = options().create(true).truncate(true).open(&path)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()?;
+        File::open(&self.torn)?.sync_all()?;
+        Ok(path.display().to_string())
+    }
+}
+
+impl StorageFile for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.length()?).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn reserve(&self, end: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, end) {
+            // A file system that cannot reserve says so at the write, if it ever comes to that.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    fn forget_cached(&self) {
+        // Advice only: where it is not taken, the pages are read as they are.
+        let _ = rustix::fs::fadvise(self, 0, None, Advice::DontNeed);
+    }
+}
+
+/// A file of a log open for reading, beside whoever writes it.
+#[derive(Debug)]
+pub struct ReadFile(File);
+
+impl ReadFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It is not there, or may not be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Self)
+    }
+
+    /// Its length now, in bytes.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    /// All that it holds now.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        StorageFile::read(&self.0)
+    }
+
+    /// Fills as much of `buffer` as there is at `offset`.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// Where a log is, by what a person names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A directory with segments.
+    Events(PathBuf),
+    /// One segment.
+    Segment(PathBuf),
+}
+
+impl Place {
+    /// Finds the log in a data directory, an events directory or one file.
+    ///
+    /// # Errors
+    /// There is nothing of this name.
+    pub fn find(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path)?.is_file() {
+            return Ok(Self::Segment(path.to_owned()));
+        }
+        let inner = path.join(EVENTS);
+        Ok(Self::Events(if inner.is_dir() { inner } else { path.to_owned() }))
+    }
+}
+
+/// The names of the files in a directory.
+///
+/// # Errors
+/// It cannot be read.
+pub fn list(directory: &Path) -> io::Result<Vec<String>> {
+    std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // The new name is durable only once the directory that holds it is.
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Verifying: every byte of a log checked, framing, order and tree, beside a running server too.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::format::{Head, LineError, segment_first, segment_name};
+use super::judge::{Tail, judge_tail, walk};
+use super::opening::{Damage, HEAD};
+use super::reader::{ReadError, segments};
+use super::storage::{Place, ReadFile};
+use super::tree::{Hash, Tree};
+use crate::chat::Seq;
+
+/// What an intact log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// How many events were checked.
+    pub events: u64,
+    /// The last of them.
+    pub seq: Seq,
+    /// The root of the tree over all events up to it.
+    pub root: Hash,
+    /// Bytes of a batch behind it that was never acknowledged, or is being written now.
+    pub unfinished_bytes: u64,
+}
+
+/// Why a log is not intact, or could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is not what was written.
+    #[error("not intact: {0}")]
+    Damage(Damage),
+    /// Acknowledged events are gone.
+    #[error("not intact: events {from} to {to} were acknowledged and are not there")]
+    Lost {
+        /// The first that is missing.
+        from: Seq,
+        /// The last that was acknowledged.
+        to: Seq,
+    },
+    /// A later program wrote it.
+    #[error("{file}: {what}")]
+    Newer {
+        /// Which file.
+        file: String,
+        /// What this program does not know.
+        what: String,
+    },
+}
+
+/// Checks a log: a data directory, an events directory or one segment's file.
+///
+/// # Errors
+/// The first place that is wrong.
+pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
+    let no_log = |why: String| ReadError::NoLog { path: path.to_owned(), why };
+    let place = Place::find(path).map_err(|error| no_log(error.to_string()))?;
+    match place {
+        Place::Segment(file) => {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let first = segment_first(&name).ok_or_else(|| no_log("its name is that of no segment".into()))?;
+            let directory = file.parent().map(Path::to_owned).unwrap_or_default();
+            Verifier { directory, log: None, before: None }.segment(first, true, None)
+        }
+        Place::Events(directory) => {
+            // HEAD first: what it speaks of is in the segments that are read afterwards.
+            let head = read_head(&directory)?;
+            let segments = segments(&directory)?;
+            let newest = *segments.last().ok_or_else(|| no_log("no segment is there".into()))?;
+            let mut verifier = Verifier { directory, log: None, before: None };
+            let mut events = 0;
+            for first in segments {
+                let verified = verifier.segment(first, first == newest, head)?;
+                events += verified.events;
+                if first == newest {
+                    return Ok(Verified { events, ..verified });
+                }
+            }
+            Err(no_log("no segment is there".into()).into())
+        }
+    }
+}
+
+struct Verifier {
+    directory: PathBuf,
+    log: Option<Uuid>,
+    /// The tree at the end of the segment before.
+    before: Option<Tree>,
+}
+
+impl Verifier {
+    fn segment(&mut self, first: Seq, is_newest: bool, head: Option<Head>) -> Result<Verified, VerifyError> {
+        let path = self.directory.join(segment_name(first));
+        let bytes = ReadFile::open(&path).and_then(|file| file.read());
+        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
+        let damage = |what: String| VerifyError::Damage(Damage::of_header(first, what));
+        let walk = walk(&bytes).map_err(|error| match error {
+            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), what: error.to_string() },
+            LineError::Broken(what) => damage(what.to_owned()),
+        })?;
+        if walk.header.first != first {
+            return Err(damage(format!("its first line names event {} as its first", walk.header.first)));
+        }
+        if self.log.replace(walk.header.log).is_some_and(|log| log != walk.header.log) {
+            return Err(damage("it belongs to another log".into()));
+        }
+        match &self.before {
+            Some(before) if before.leaves() + 1 != first => {
+                return Err(damage(format!("the segment before ends with event {}", before.leaves())));
+            }
+            Some(before) if *before != walk.header.tree => {
+                return Err(damage("its tree is not the one that the segment before ends with".into()));
+            }
+            _ => {}
+        }
+        let tail = judge_tail(&bytes, &walk);
+        if let Tail::Damage(broken) = tail {
+            return Err(VerifyError::Damage(Damage::at(first, broken)));
+        }
+        let unfinished_bytes = bytes.len() as u64 - walk.good.end;
+        if !is_newest && unfinished_bytes > 0 {
+            let what = walk.broken.map_or("the segment does not end with a commit".to_owned(), |broken| broken.what);
+            return Err(damage(what));
+        }
+        if let Some(head) = head.filter(|head| is_newest && walk.good.seq < head.seq) {
+            return Err(match walk.broken {
+                Some(broken) => VerifyError::Damage(Damage::at(first, broken)),
+                None => VerifyError::Lost { from: walk.good.seq + 1, to: head.seq },
+            });
+        }
+        let verified = Verified {
+            events: walk.good.seq + 1 - first,
+            seq: walk.good.seq,
+            root: walk.good.tree.root(),
+            unfinished_bytes,
+        };
+        self.before = Some(walk.good.tree);
+        Ok(verified)
+    }
+}
+
+fn read_head(directory: &Path) -> Result<Option<Head>, VerifyError> {
+    let path = directory.join(HEAD);
+    match ReadFile::open(&path).and_then(|file| file.read()) {
+        Ok(bytes) => match Head::parse(&bytes) {
+            Some(file) => Ok(Some(file.head)),
+            None => {
+                let what = "both its slots are broken, so that nobody can say what was acknowledged".to_owned();
+                Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: 0, what }))
+            }
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ReadError::Disk { path, source }.into()),
+    }
+}
