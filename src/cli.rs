@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand with its arguments, its help and its run.
 
 pub mod exit;
+pub mod serve;
 
 use clap::{Parser, Subcommand};
 
@@ -16,7 +17,10 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Subcommands {}
+enum Subcommands {
+    /// Run the server.
+    Serve(serve::ServeArgs),
+}
 
 /// Runs the program with the process's arguments.
 pub fn run() -> Exit {
@@ -28,7 +32,9 @@ pub fn run() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    let done: anyhow::Result<()> = match arguments.command {};
+    let done = match &arguments.command {
+        Subcommands::Serve(arguments) => serve::run(arguments),
+    };
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {

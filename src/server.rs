@@ -5,6 +5,7 @@ mod console;
 pub mod credentials;
 mod deliver;
 mod dispatch;
+pub mod event_loop;
 mod feed;
 pub mod hub;
 pub mod index;

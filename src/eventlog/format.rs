@@ -261,7 +261,7 @@ mod tests {
                 r#"{"type":"segment","format":1,"log":"00000000-0000-0000-0000-000000000007","first":1,"#,
                 r#""ts":"2026-11-22T06:10:00.123Z","#,
                 r#""root":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","tree":[],"#,
-                "\"check\":\"3e5fec95\"}\n"
+                "\"check\":\"0fa07189\"}\n"
             )
         );
         let mut line = Vec::new();
@@ -271,11 +271,11 @@ mod tests {
             concat!(
                 r#"{"type":"commit","seq":41,"ts":"2026-11-22T06:10:00.123Z","#,
                 r#""root":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","#,
-                "\"check\":\"38ca9ee7\"}\n"
+                "\"check\":\"576c0e66\"}\n"
             )
         );
         let slot = Head { seq: 41, end: 68_537 }.to_slot();
-        assert_eq!(slot[..43], *br#"{"seq":41,"end":68537,"check":"01c3ee6a"}  "#);
+        assert_eq!(slot[..43], *br#"{"seq":41,"end":68537,"check":"5b9090a4"}  "#);
         assert!(slot[43..127].iter().all(|byte| *byte == b' ') && slot[127] == b'\n');
     }
 

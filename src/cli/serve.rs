@@ -1,0 +1,192 @@
+//! `messenger serve`: its arguments, and a server put together from its parts.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use mio::net::TcpListener;
+use uuid::Uuid;
+
+use super::exit::{Exit, Failure};
+use crate::chat::policy::Policy;
+use crate::chat::{Seq, State};
+use crate::clock::{self, LogClock};
+use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
+use crate::server::credentials::{Credentials, CredentialsError};
+use crate::server::event_loop::{self, Parts};
+use crate::server::index::{Index, Position};
+use crate::server::{Hub, HubOptions, Now};
+
+/// The arguments of `messenger serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  messenger serve                                  for this machine, on port 5000
+  messenger serve 6000 5                           another port, five wrong passwords before a block
+  messenger serve --bind 0.0.0.0 --allow-cleartext for a network that is trusted
+  messenger serve --data /srv/chat --credentials /etc/chat/credentials.txt")]
+pub struct ServeArgs {
+    /// TCP port to listen on; 0 takes a free one.
+    #[arg(default_value_t = 5000)]
+    port: u16,
+
+    /// Wrong passwords in a row before a user name is blocked for 10 seconds, 1 to 5.
+    #[arg(default_value = "3", allow_hyphen_values = true)]
+    max_failed: String,
+
+    /// Address to listen on, as in `--bind 0.0.0.0`.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+
+    /// Directory of the event log and the files derived from it, as in `--data /srv/chat`.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+
+    /// File with a line `username password` for each user, as in `--credentials team.txt`.
+    #[arg(long, value_name = "FILE", default_value = "credentials.txt")]
+    credentials: PathBuf,
+
+    /// Serve clear text to other machines too, not only to this one: passwords and messages can be read on the way.
+    #[arg(long)]
+    allow_cleartext: bool,
+
+    /// Commands a second per connection over which the server reads slower, as in `--rate 50`; 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    rate: u32,
+
+    /// Show the texts of messages on the console, not only who wrote to whom.
+    #[arg(long)]
+    console_texts: bool,
+}
+
+/// Runs a server until it is stopped.
+///
+/// # Errors
+/// It cannot start, or the log or the machine failed.
+pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
+    let failures_max = failures_max(&arguments.max_failed)?;
+    let bad_file = |error: CredentialsError| Failure::new(Exit::BadConfiguration, error);
+    let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
+    let policy = Policy { failures_max, accounts: credentials.accounts() };
+
+    let disk = Disk::lock(&arguments.data)?;
+    let events = disk.directory().to_owned();
+    let (log, state, index) = open(disk)?;
+    let listener = bind(SocketAddr::new(arguments.bind, arguments.port))?;
+    let address = listener.local_addr()?;
+
+    let options = HubOptions {
+        log: log.id(),
+        commands_per_second: arguments.rate,
+        allow_cleartext: arguments.allow_cleartext,
+        connections_max: connections_max(),
+        console_texts: arguments.console_texts,
+    };
+    let mut clock = LogClock::new(log.at());
+    let now = Now { at: clock.now(), tick: clock::monotonic() };
+    let hub = Hub::new(options, policy, state, index, log.root().to_string(), log.room_bytes(), now);
+    greet(address)?;
+
+    let file = arguments.credentials.clone();
+    let parts = Parts {
+        hub,
+        clock,
+        listener,
+        credentials,
+        reload: Box::new(move || read_accounts(&file, failures_max)),
+        read_lines: read_lines(&events),
+        writer: Box::new(move |wake| Writer::spawn(log, wake)),
+        on_durable: Box::new(|_: Seq| {}),
+    };
+    event_loop::run(parts)?;
+    Ok(())
+}
+
+fn failures_max(typed: &str) -> anyhow::Result<u32> {
+    match typed.parse() {
+        Ok(number @ 1..=5) => Ok(number),
+        _ => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "Invalid number of allowed failed consecutive attempt: {typed}. The valid value of argument number is \
+                 an integer between 1 and 5"
+            ),
+        )),
+    }
+}
+
+/// Opens the log and folds every event of it.
+fn open(disk: Disk) -> anyhow::Result<(Log<Disk>, State, Index)> {
+    let (mut state, mut index) = (State::default(), Index::default());
+    let each = |replayed: Replayed<'_>| {
+        let Replayed { record, segment, offset, length } = replayed;
+        Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
+    };
+    let directory = disk.directory().display().to_string();
+    let opened = eventlog::open(disk, Uuid::new_v4(), clock::wall(), each).map_err(|error| match error {
+        OpenError::Disk { .. } => Failure::new(Exit::Failure, format!("{directory}: {error}")),
+        _ => Failure::new(Exit::NotIntact, format!("{directory}: {error}")),
+    })?;
+    for notice in opened.notices {
+        eprintln!("messenger: {notice}");
+    }
+    let mut log = opened.log;
+    // Room for the first commands.
+    log.tend(clock::monotonic())?;
+    Ok((log, state, index))
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    // The listener may take its port again at once after a restart: mio sets SO_REUSEADDR.
+    TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
+    })
+}
+
+/// Says that the server is ready. Who started it may already be gone: that is no failure.
+fn greet(address: SocketAddr) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let greeting = format!(
+        "=== Server is running ===\n=== Waiting for connection request from clients...===\nlistening on {address}\n"
+    );
+    match out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy), CredentialsError> {
+    let credentials = Credentials::read(file)?;
+    let policy = Policy { failures_max, accounts: credentials.accounts() };
+    Ok((credentials, policy))
+}
+
+fn read_lines(events: &Path) -> event_loop::ReadLines {
+    let mut reader = LineReader::new(events);
+    Box::new(move |positions: &[Position]| {
+        let mut lines = Vec::with_capacity(positions.iter().map(|position| position.length as usize).sum());
+        for Position { segment, offset, length, .. } in positions {
+            if let Err(error) = reader.read(*segment, *offset, *length as usize, &mut lines) {
+                eprintln!("messenger: the log cannot be read at byte {offset} of segment {segment}: {error}");
+                return None;
+            }
+        }
+        Some(lines)
+    })
+}
+
+/// As many connections as there are files to be opened, less those that the server itself needs.
+fn connections_max() -> usize {
+    const OWN_FILES: u64 = 64;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.maximum.is_none_or(|maximum| limit.current.is_some_and(|current| current < maximum)) {
+        // The soft limit is for programs that cannot take more; this one can.
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    }
+    let current = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    usize::try_from(current.saturating_sub(OWN_FILES).max(16)).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,498 @@
+//! The thin shell: one thread that moves bytes between sockets and the hub, and batches between the hub and the log.
+//!
+//! A turn: wait; read the clock once; accept; read each ready socket once; take what the log and the reader report;
+//! carry out what the hub asks for; write each socket once.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::chat::Policy;
+use crate::clock::{self, LogClock};
+use crate::eventlog::{self, Report, Writer};
+
+use super::connection::{ConnectionKey, Now};
+use super::console::Console;
+use super::credentials::{Credentials, CredentialsError};
+use super::hub::{Hub, Output, Purpose};
+use super::index::Position;
+use super::limits;
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const STOP: Token = Token(2);
+const RELOAD: Token = Token(3);
+/// Tokens of connections are their place in the hub's table and this.
+const FIRST_CONNECTION: usize = 16;
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// How long no connection is accepted after the machine refused one, for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a stop waits for clients to read their last lines.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a server ended that was not asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The log failed: nothing of its last batch was answered.
+    #[error("the log cannot be written: {0}; nothing that was answered is lost, start again once the disk is well")]
+    Log(#[from] eventlog::AppendError),
+    /// The machine refused something the loop cannot do without.
+    #[error("the event loop failed: {0}")]
+    Loop(#[from] io::Error),
+}
+
+/// Reads the file of accounts again when the operator asks for it.
+pub type Reload = Box<dyn FnMut() -> Result<(Credentials, Policy), CredentialsError>>;
+
+/// Reads lines of the log, on a thread of its own; `None` where the disk does not give them.
+pub type ReadLines = Box<dyn FnMut(&[Position]) -> Option<Vec<u8>> + Send>;
+
+/// What the loop is made of.
+pub struct Parts {
+    /// All that decides.
+    pub hub: Hub,
+    /// The log's clock, gone on from its last event.
+    pub clock: LogClock,
+    /// The listening socket.
+    pub listener: TcpListener,
+    /// Who has an account.
+    pub credentials: Credentials,
+    /// Reads the accounts again.
+    pub reload: Reload,
+    /// Reads lines of the log.
+    pub read_lines: ReadLines,
+    /// Makes the log's thread, given what wakes the loop.
+    pub writer: Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>,
+    /// Told how far the log is durable: the derived files follow it.
+    pub on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+}
+
+/// One socket.
+struct Socket {
+    stream: TcpStream,
+    key: ConnectionKey,
+    /// The system may have bytes for us: it tells only once.
+    is_readable: bool,
+    /// The client has ended its side: reading goes on to the end, however little comes at once.
+    is_read_closed: bool,
+    is_writable: bool,
+    is_queued: bool,
+    is_shut: bool,
+}
+
+/// Lines asked of the reader.
+struct ReadJob {
+    connection: ConnectionKey,
+    purpose: Purpose,
+    positions: Vec<Position>,
+}
+
+struct LinesRead {
+    job: ReadJob,
+    lines: Option<Vec<u8>>,
+}
+
+struct EventLoop {
+    poll: Poll,
+    hub: Hub,
+    clock: LogClock,
+    listener: Option<TcpListener>,
+    accept_again: Option<Instant>,
+    sockets: Vec<Option<Socket>>,
+    /// Sockets that may be readable, in the order in which they became so.
+    ready: Vec<ConnectionKey>,
+    buffer: Box<[u8]>,
+    credentials: Credentials,
+    reload: Reload,
+    writer: Writer,
+    jobs: Sender<ReadJob>,
+    read: Receiver<LinesRead>,
+    console: Console,
+    on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+    stop_by: Option<Instant>,
+}
+
+/// Serves until a signal stops it.
+///
+/// # Errors
+/// The log or the machine failed.
+pub fn run(parts: Parts) -> Result<(), ServerError> {
+    let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut stop = signal_pipe(&[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let mut reload_pipe = signal_pipe(&[signal_hook::consts::SIGHUP])?;
+    poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
+    poll.registry().register(&mut reload_pipe, RELOAD, Interest::READABLE)?;
+    // A second signal ends the process at once, also while the loop waits for the disk.
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
+    }
+
+    let log_waker = Arc::clone(&waker);
+    let writer = writer(Box::new(move || drop(log_waker.wake())))?;
+    let (jobs, read) = spawn_reader(read_lines, waker);
+    let mut event_loop = EventLoop {
+        poll,
+        hub,
+        clock,
+        listener: Some(listener),
+        accept_again: None,
+        sockets: Vec::new(),
+        ready: Vec::new(),
+        buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
+        credentials,
+        reload,
+        writer,
+        jobs,
+        read,
+        console: Console::spawn(limits::CONSOLE_BYTES_MAX),
+        on_durable,
+        stop_by: None,
+    };
+    event_loop.serve(&mut stop, &mut reload_pipe, &stopping)?;
+    event_loop.console.close();
+    event_loop.writer.close()?;
+    Ok(())
+}
+
+impl EventLoop {
+    fn serve(&mut self, stop: &mut UnixStream, reload: &mut UnixStream, stopping: &AtomicBool) -> Result<(), ServerError> {
+        let mut events = Events::with_capacity(1_024);
+        self.carry_out()?;
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, self.patience()) {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                return Err(error.into());
+            }
+            let now = self.now();
+            self.hub.set_console_room(self.console.room_bytes());
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept_again = Some(now.tick),
+                    WAKER => {}
+                    STOP => {
+                        drain(stop);
+                        stopping.store(true, Ordering::Relaxed);
+                        self.begin_stop(now);
+                    }
+                    RELOAD => {
+                        drain(reload);
+                        self.read_accounts_again(now);
+                    }
+                    Token(token) => self.note_readiness(token - FIRST_CONNECTION, event),
+                }
+            }
+            if self.accept_again.is_some_and(|due| due <= now.tick) {
+                self.accept(now);
+            }
+            self.read_ready(now);
+            if self.hub.next_timeout().is_some_and(|due| due <= now.tick) {
+                self.hub.handle_timeout(now);
+            }
+            self.take_reports(now)?;
+            self.carry_out()?;
+            if self.has_stopped(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&mut self) -> Now {
+        Now { at: self.clock.now(), tick: clock::monotonic() }
+    }
+
+    /// How long to wait for something to happen.
+    fn patience(&self) -> Option<Duration> {
+        if !self.ready.is_empty() && !self.hub.is_overloaded() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.hub.next_timeout().into_iter().chain(self.accept_again).chain(self.stop_by).min()?;
+        // Rounded up, or the last millisecond would be waited for in ever smaller pieces.
+        let left = due.saturating_duration_since(clock::monotonic());
+        Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
+    }
+
+    fn note_readiness(&mut self, place: usize, event: &mio::event::Event) {
+        let Some(socket) = self.sockets.get_mut(place).and_then(Option::as_mut) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            socket.is_readable = true;
+            socket.is_read_closed |= event.is_read_closed() || event.is_error();
+            if !socket.is_queued {
+                socket.is_queued = true;
+                self.ready.push(socket.key);
+            }
+        }
+        if event.is_writable() && !socket.is_writable {
+            socket.is_writable = true;
+            let (key, now) = (socket.key, self.now());
+            self.write(key, now);
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        let Some(listener) = &self.listener else { return };
+        for _ in 0..ACCEPTS_PER_TURN {
+            match listener.accept() {
+                Ok((mut stream, peer)) => {
+                    // Neither can fail on a socket that is still there; one that is gone shows it when it is read.
+                    let _ = stream.set_nodelay(true);
+                    let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+                    let key = self.hub.handle_connected(peer.ip(), now);
+                    let place = key.place as usize;
+                    let token = Token(place + FIRST_CONNECTION);
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    if self.poll.registry().register(&mut stream, token, interest).is_err() {
+                        self.hub.handle_disconnected(key, now);
+                        continue;
+                    }
+                    if self.sockets.len() <= place {
+                        self.sockets.resize_with(place + 1, || None);
+                    }
+                    self.sockets[place] = Some(Socket {
+                        stream,
+                        key,
+                        is_readable: false,
+                        is_read_closed: false,
+                        is_writable: true,
+                        is_queued: false,
+                        is_shut: false,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_again = None;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    eprintln!("messenger: a connection could not be accepted: {error}; trying again");
+                    self.accept_again = Some(now.tick + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads each socket that may have something, once.
+    fn read_ready(&mut self, now: Now) {
+        if self.hub.is_overloaded() {
+            return;
+        }
+        for key in std::mem::take(&mut self.ready) {
+            let Some(socket) = self.socket_mut(key) else { continue };
+            socket.is_queued = false;
+            if self.hub.wants_bytes(key) {
+                self.read(key, now);
+            }
+        }
+    }
+
+    fn read(&mut self, key: ConnectionKey, now: Now) {
+        let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
+        match socket.stream.read(&mut self.buffer) {
+            Ok(0) => {
+                socket.is_readable = false;
+                self.hub.handle_input_end(key, now);
+            }
+            Ok(count) => {
+                // A read that does not fill the buffer has emptied the socket, unless its end is behind it.
+                socket.is_readable = count == self.buffer.len() || socket.is_read_closed;
+                if socket.is_readable && !socket.is_queued {
+                    socket.is_queued = true;
+                    self.ready.push(key);
+                }
+                self.hub.handle_bytes(key, &self.buffer[..count], now);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                socket.is_queued = true;
+                self.ready.push(key);
+            }
+            Err(_) => self.forget(key, now),
+        }
+    }
+
+    fn take_reports(&mut self, now: Now) -> Result<(), ServerError> {
+        while let Some(report) = self.writer.try_report() {
+            match report {
+                Report::Durable(done) => {
+                    let root = done.root.to_string();
+                    self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
+                    (self.on_durable)(done.last);
+                }
+                Report::Room { room_bytes } => self.hub.handle_room(room_bytes),
+                Report::Failed(error) => return Err(error.into()),
+            }
+        }
+        while let Ok(LinesRead { job, lines }) = self.read.try_recv() {
+            let last = job.positions.last().map_or(0, |position| position.seq);
+            self.hub.handle_lines(job.connection, job.purpose, lines.as_deref(), last, now);
+        }
+        Ok(())
+    }
+
+    /// Does what the hub asks for and writes what it has to say, until it asks for nothing more.
+    fn carry_out(&mut self) -> Result<(), ServerError> {
+        let now = self.now();
+        loop {
+            let mut idle = true;
+            while let Some(output) = self.hub.poll_output(now) {
+                idle = false;
+                self.carry_out_one(output, now);
+            }
+            for key in self.hub.take_touched() {
+                self.write(key, now);
+                self.queue_if_readable(key);
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output, now: Now) {
+        match output {
+            Output::Append { lines, first, last, at } => {
+                self.writer.submit(eventlog::Batch { lines, first, last, at });
+            }
+            Output::CheckPassword { connection, user, password } => {
+                let is_right = self.credentials.verify(user, &password);
+                self.hub.handle_verdict(connection, is_right, now);
+            }
+            Output::Read { connection, purpose, positions } => {
+                // The reader ends only with the loop.
+                let _ = self.jobs.send(ReadJob { connection, purpose, positions });
+            }
+            Output::Drop(key) => self.forget(key, now),
+            Output::AskForRoom => self.writer.ask_for_room(),
+            Output::Console(lines) => self.console.print(lines),
+        }
+    }
+
+    /// Writes as much as the socket takes of what the hub has for it.
+    fn write(&mut self, key: ConnectionKey, now: Now) {
+        let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
+        if socket.key != key || !socket.is_writable {
+            return;
+        }
+        let bytes = self.hub.output(key);
+        if !bytes.is_empty() {
+            match socket.stream.write(bytes) {
+                Ok(count) => {
+                    socket.is_writable = count == bytes.len();
+                    self.hub.handle_sent(key, count, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.forget(key, now),
+            }
+        }
+        let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
+        if self.hub.is_closing(key) && self.hub.output(key).is_empty() && !socket.is_shut {
+            socket.is_shut = true;
+            // From here the client's bytes are drained, so that the last line arrives in spite of them.
+            if socket.stream.shutdown(std::net::Shutdown::Write).is_err() {
+                self.forget(key, now);
+            }
+        }
+    }
+
+    /// The hub may want bytes again that the system told of before.
+    fn queue_if_readable(&mut self, key: ConnectionKey) {
+        let wants = self.hub.wants_bytes(key);
+        let Some(socket) = self.socket_mut(key) else { return };
+        if wants && socket.is_readable && !socket.is_queued {
+            socket.is_queued = true;
+            self.ready.push(key);
+        }
+    }
+
+    fn socket_mut(&mut self, key: ConnectionKey) -> Option<&mut Socket> {
+        self.sockets.get_mut(key.place as usize)?.as_mut().filter(|socket| socket.key == key)
+    }
+
+    fn forget(&mut self, key: ConnectionKey, now: Now) {
+        if self.socket_mut(key).is_some() {
+            self.sockets[key.place as usize] = None;
+        }
+        self.hub.handle_disconnected(key, now);
+    }
+
+    fn begin_stop(&mut self, now: Now) {
+        if self.stop_by.is_none() {
+            self.listener = None;
+            self.stop_by = Some(now.tick + STOP_PATIENCE);
+            self.hub.handle_stop(now);
+        }
+    }
+
+    fn has_stopped(&self, now: Now) -> bool {
+        let Some(stop_by) = self.stop_by else { return false };
+        self.hub.is_quiet() || (stop_by <= now.tick && self.hub.durable_seq() == self.hub.state().seq)
+    }
+
+    fn read_accounts_again(&mut self, now: Now) {
+        match (self.reload)() {
+            Ok((credentials, policy)) => {
+                self.credentials = credentials;
+                self.hub.handle_policy(policy, now);
+                eprintln!("messenger: the credentials were read again");
+            }
+            Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
+        }
+    }
+}
+
+/// The address a listener is bound to.
+///
+/// # Errors
+/// The system does not say.
+pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
+    listener.local_addr()
+}
+
+fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
+    let (read, write) = StdUnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, write.try_clone()?)?;
+    }
+    Ok(UnixStream::from_std(read))
+}
+
+fn drain(pipe: &mut UnixStream) {
+    let mut buffer = [0; 64];
+    while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {}
+}
+
+fn spawn_reader(mut read_lines: ReadLines, waker: Arc<Waker>) -> (Sender<ReadJob>, Receiver<LinesRead>) {
+    let (jobs, todo) = mpsc::channel::<ReadJob>();
+    let (done, read) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("log reader".into())
+        .spawn(move || {
+            // Each connection has at most one job under way, so that the queue is bounded by their number.
+            for job in todo {
+                let lines = read_lines(&job.positions);
+                if done.send(LinesRead { job, lines }).is_err() {
+                    return;
+                }
+                let _ = waker.wake();
+            }
+        })
+        .expect("a thread can be started at the start");
+    (jobs, read)
+}
