@@ -403,6 +403,27 @@ fn after_the_end_of_input_everything_before_it_is_answered() {
 }
 
 #[test]
+fn who_says_its_last_word_at_once_gets_everything_it_is_owed_before() {
+    for last_word in ["/logout\n", ""] {
+        let mut world = World::new();
+        let leia = world.logged_in("leia");
+        for number in 0..2_000 {
+            world.command(leia, &format!("/msgto han message {number}"));
+        }
+        let key = world.connect();
+        world.send(key, format!("/login han force\n/msgto leia thanks\n{last_word}"));
+        world.end_input(key);
+        let text = world.text(key);
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("message ")).collect();
+        assert_eq!(lines.len(), 2_001, "2,000 messages and the own confirmation");
+        assert!(lines[2_000].ends_with("leia: message 1999"), "{}", lines[2_000]);
+        assert!(!text.contains("han to leia"), "what a session sent is not told to it again");
+        assert_eq!(text.ends_with("Bye, han!\n"), !last_word.is_empty());
+        assert!(world.is_closed(key));
+    }
+}
+
+#[test]
 fn a_stop_tells_every_session_and_closes_the_log() {
     let mut world = World::new();
     let (han, idle) = (world.logged_in("han"), world.connect());

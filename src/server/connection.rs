@@ -1,11 +1,12 @@
 //! One connection as the hub sees it: bytes in, bytes out, and how far its conversation is.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::chat::{Event, Seq, Session};
 use crate::clock::Timestamp;
-use crate::protocol::{CLIENT_LINE_BYTES_MAX, LineCutter, sentence};
+use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
 
 use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX};
 
@@ -61,6 +62,19 @@ pub(super) struct LoggedIn {
     pub(super) watch: bool,
     pub(super) login_seq: Seq,
     pub(super) feed: Feed,
+    /// What this session's own commands made while it was fed from the log: their answers tell of it already.
+    pub(super) own: VecDeque<Seq>,
+    /// The client has said its last word, and is owed the rest of its backlog first.
+    pub(super) parting: Option<Parting>,
+}
+
+/// A client's last word.
+#[derive(Debug)]
+pub(super) enum Parting {
+    /// `/logout`, with its number.
+    Logout(Option<Id>),
+    /// The end of its input.
+    InputEnd,
 }
 
 /// How far a connection is.

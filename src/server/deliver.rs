@@ -72,6 +72,11 @@ impl Hub {
             pending.starts.push(start);
             let line = start..pending.lines.len();
             pending.bytes += line.len() as u64;
+            if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut())
+                && logged_in.feed != Feed::Live
+            {
+                logged_in.own.push_back(seq);
+            }
             self.address(&event, seq, &line, origin);
             self.tell_operator(&event, now.at);
         }
@@ -291,7 +296,7 @@ impl Hub {
                     connection.push(&pending.notes[bytes]);
                     self.touch(to);
                 }
-                Delivery::Backlog { to, after } => self.begin_backlog(to, after),
+                Delivery::Backlog { to, after } => self.begin_backlog(to, after, now),
                 Delivery::History { to } => self.begin_history(to),
                 Delivery::Close { to } => self.begin_closing(to, now.tick),
             }

@@ -8,7 +8,7 @@ use crate::protocol::{
     Answer, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LoginFrame, SERVER_LINE_BYTES_MAX, UserEntry,
 };
 
-use super::connection::{ConnectionKey, Dialect, Now};
+use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Parting};
 use super::hub::Hub;
 
 /// The first byte of a TLS ClientHello: a handshake record (RFC 8446, section 5.1).
@@ -43,7 +43,8 @@ impl Hub {
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
         let connection = self.connection_mut(key)?;
         let full = connection.output().len() >= super::limits::OUTPUT_BYTES_MAX;
-        if connection.busy || full || connection.is_over() {
+        let is_parting = connection.logged_in().is_some_and(|logged_in| logged_in.parting.is_some());
+        if connection.busy || full || connection.is_over() || is_parting {
             return None;
         }
         if overloaded {
@@ -81,10 +82,7 @@ impl Hub {
             Line::Whole(line) if line.is_empty() => {}
             Line::Whole(line) if self.speaks_json(key) => self.handle_frame(key, &line, now),
             Line::Whole(line) => self.handle_plain(key, &line, now),
-            Line::End => {
-                self.end_session(key, LogoutReason::Disconnected, now);
-                self.close(key);
-            }
+            Line::End => self.part(key, Parting::InputEnd, now),
         }
     }
 
@@ -156,12 +154,7 @@ impl Hub {
         let events = self.state.decide(&self.policy, now.at, &who, number, &command)?;
         match &command {
             Command::History { .. } => self.start_history(key, id, command),
-            Command::Logout => {
-                self.end_session(key, LogoutReason::Logout, now);
-                let user = Some(who.user);
-                self.tell_ok(key, Answer { id, command: "logout".into(), user, ..Answer::default() });
-                self.close(key);
-            }
+            Command::Logout => self.part(key, Parting::Logout(id), now),
             _ => {
                 self.commit(events, Some(key), now);
                 let answer = self.answer(key, id, &who, &command, now);
@@ -169,6 +162,25 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Ends a session by its client's word, once it has all that it is owed: what it left unread on its own word would
+    /// never come again.
+    pub(super) fn part(&mut self, key: ConnectionKey, parting: Parting, now: Now) {
+        let logged_in = self.connection_mut(key).and_then(Connection::logged_in_mut);
+        if let Some(logged_in) = logged_in.filter(|logged_in| logged_in.feed != Feed::Live) {
+            logged_in.parting = Some(parting);
+            return;
+        }
+        match parting {
+            Parting::InputEnd => self.end_session(key, LogoutReason::Disconnected, now),
+            Parting::Logout(id) => {
+                let user = self.session(key).map(|session| session.user);
+                self.end_session(key, LogoutReason::Logout, now);
+                self.tell_ok(key, Answer { id, command: "logout".into(), user, ..Answer::default() });
+            }
+        }
+        self.close(key);
     }
 
     /// Refuses what the log may have no room for, and asks for more.

@@ -6,9 +6,9 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -168,7 +168,12 @@ pub fn run(parts: Parts) -> Result<(), ServerError> {
 }
 
 impl EventLoop {
-    fn serve(&mut self, stop: &mut UnixStream, reload: &mut UnixStream, stopping: &AtomicBool) -> Result<(), ServerError> {
+    fn serve(
+        &mut self,
+        stop: &mut UnixStream,
+        reload: &mut UnixStream,
+        stopping: &AtomicBool,
+    ) -> Result<(), ServerError> {
         let mut events = Events::with_capacity(1_024);
         self.carry_out()?;
         loop {

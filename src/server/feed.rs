@@ -1,13 +1,15 @@
 //! Reading the log for clients: the backlog of a login, sessions that fell behind, and answers to `/history`.
 
+use std::collections::VecDeque;
+
 use serde_json::value::RawValue;
 
 use crate::chat::{Command, Place, Refusal, Seq};
 use crate::protocol::{Answer, Id, ServerFrame};
 
-use super::connection::{ConnectionKey, Feed, Now};
+use super::connection::{Connection, ConnectionKey, Feed, Now};
 use super::hub::{Hub, Output, Purpose};
-use super::index::Conversation;
+use super::index::{Conversation, Position};
 use super::limits;
 
 /// A history that has been asked for.
@@ -23,36 +25,28 @@ impl Hub {
     /// disk did not give them.
     pub fn handle_lines(&mut self, key: ConnectionKey, purpose: Purpose, lines: Option<&[u8]>, last: Seq, now: Now) {
         match purpose {
-            Purpose::CatchUp => self.continue_backlog(key, lines, last),
+            Purpose::CatchUp => self.continue_backlog(key, lines, last, now),
             Purpose::History => self.answer_history(key, lines, now),
         }
     }
 
     /// A login is durable and answered: what it is owed follows.
-    pub(super) fn begin_backlog(&mut self, key: ConnectionKey, after: Seq) {
+    pub(super) fn begin_backlog(&mut self, key: ConnectionKey, after: Seq, now: Now) {
         if let Some(feed) = self.feed_mut(key) {
             *feed = Feed::CatchingUp { after, reading: false, announce: true };
-            self.catch_up(key);
+            self.catch_up(key, now);
         }
     }
 
     /// Asks for the next lines of a session that is behind, or has it live where there are none.
-    pub(super) fn catch_up(&mut self, key: ConnectionKey) {
+    pub(super) fn catch_up(&mut self, key: ConnectionKey, now: Now) {
         let Some(connection) = self.connection(key) else { return };
         if connection.output().len() >= limits::OUTPUT_RESUME_BYTES {
             return;
         }
         let Some(logged_in) = connection.logged_in() else { return };
         let Feed::CatchingUp { after, reading: false, announce } = logged_in.feed else { return };
-        let watch_after = logged_in.watch.then_some(logged_in.login_seq);
-        let positions = self.index.owed(
-            &self.state,
-            logged_in.session.user,
-            after,
-            watch_after,
-            limits::CATCH_UP_EVENTS_MAX,
-            limits::CATCH_UP_BYTES_MAX,
-        );
+        let positions = self.owed(key, after);
         if !positions.is_empty() {
             if let Some(feed) = self.feed_mut(key) {
                 *feed = Feed::CatchingUp { after, reading: true, announce };
@@ -62,9 +56,11 @@ impl Hub {
         }
         let live = ServerFrame::Live { seq: self.durable.seq };
         let speaks_json = self.speaks_json(key);
-        if let Some(feed) = self.feed_mut(key) {
-            *feed = Feed::Live;
-        }
+        let parting = self.connection_mut(key).and_then(Connection::logged_in_mut).and_then(|logged_in| {
+            logged_in.feed = Feed::Live;
+            logged_in.own = VecDeque::new();
+            logged_in.parting.take()
+        });
         if announce && speaks_json {
             let mut line = Vec::new();
             live.write(&mut line);
@@ -73,9 +69,29 @@ impl Hub {
             }
             self.touch(key);
         }
+        if let Some(parting) = parting {
+            self.part(key, parting, now);
+        }
     }
 
-    fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&[u8]>, last: Seq) {
+    /// The next lines that a session behind is owed: without those that its own commands have made meanwhile.
+    fn owed(&self, key: ConnectionKey, mut after: Seq) -> Vec<Position> {
+        let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return Vec::new() };
+        let watch_after = logged_in.watch.then_some(logged_in.login_seq);
+        let user = logged_in.session.user;
+        loop {
+            let (events_max, bytes_max) = (limits::CATCH_UP_EVENTS_MAX, limits::CATCH_UP_BYTES_MAX);
+            let mut positions = self.index.owed(&self.state, user, after, watch_after, events_max, bytes_max);
+            let Some(last) = positions.last().map(|position| position.seq) else { return positions };
+            positions.retain(|position| logged_in.own.binary_search(&position.seq).is_err());
+            if !positions.is_empty() {
+                return positions;
+            }
+            after = last;
+        }
+    }
+
+    fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&[u8]>, last: Seq, now: Now) {
         let Some(lines) = lines else {
             self.close_with(key, &Refusal::StorageFailed);
             return;
@@ -89,7 +105,7 @@ impl Hub {
             *reading = false;
         }
         self.touch(key);
-        self.catch_up(key);
+        self.catch_up(key, now);
     }
 
     /// Takes up a `/history`: later lines wait until it is answered.

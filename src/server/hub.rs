@@ -252,7 +252,7 @@ impl Hub {
         connection.sent(count, now.tick);
         let unsent = connection.output().len();
         if unsent < limits::OUTPUT_RESUME_BYTES {
-            self.catch_up(key);
+            self.catch_up(key, now);
         }
         if was_full && unsent < limits::OUTPUT_BYTES_MAX {
             self.process(key, now);

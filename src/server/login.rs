@@ -1,5 +1,7 @@
 //! Logging in: from the frame over the verdict of the password to the answer and what the session is owed.
 
+use std::collections::VecDeque;
+
 use crate::chat::{LoginRequest, LogoutReason, Refusal, Session};
 use crate::names::{DeviceName, UserName};
 use crate::protocol::{Answer, Id, LoginFrame};
@@ -89,7 +91,9 @@ impl Hub {
         let sent = device.map(|device| self.state.sent(user, device));
         let backlog = after.or_else(|| self.state.resume_after(user)).unwrap_or(login_seq);
         if let Some(connection) = self.connection_mut(key) {
-            connection.phase = Phase::LoggedIn(Box::new(LoggedIn { session, watch, login_seq, feed: Feed::Waiting }));
+            let own = VecDeque::new();
+            let logged_in = LoggedIn { session, watch, login_seq, feed: Feed::Waiting, own, parting: None };
+            connection.phase = Phase::LoggedIn(Box::new(logged_in));
         }
         self.present.entry(user).or_default().push(key);
         self.session_count += 1;
