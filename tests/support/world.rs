@@ -1,4 +1,5 @@
-//! A hub with clients and a disk in memory: no socket, no thread, a clock that the test moves.
+//! A hub with clients in memory on a log on a disk in memory: no socket, no thread, a clock that the test moves.
+#![allow(dead_code, reason = "each test uses the parts that it needs")]
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use messenger::chat::{Event, Policy, Record, State};
 use messenger::clock::{Timestamp, monotonic};
+use messenger::eventlog::memory::MemoryDisk;
+use messenger::eventlog::{self, Batch, Log, Replayed, segment_name};
 use messenger::server::index::{Index, Position};
 use messenger::server::{ConnectionKey, Hub, HubOptions, Now, Output};
 use serde_json::Value;
@@ -15,12 +18,14 @@ pub const PASSWORD: &str = "force";
 /// The server's world, in memory.
 pub struct World {
     pub hub: Hub,
-    /// The log: what is durable.
-    pub log: Vec<u8>,
+    pub disk: MemoryDisk,
     pub console: String,
     /// Whether batches stay with the disk until [`World::sync`].
     pub disk_is_slow: bool,
-    in_flight: Option<(Vec<u8>, u64)>,
+    /// Whether the disk has failed, and with it the server.
+    pub has_failed: bool,
+    log: Log<MemoryDisk>,
+    in_flight: Option<Batch>,
     start: Instant,
     passed_ms: u64,
     clients: HashMap<ConnectionKey, Client>,
@@ -53,28 +58,28 @@ pub fn options() -> HubOptions {
 
 impl World {
     pub fn new() -> Self {
-        Self::on(Vec::new(), options(), 0)
+        Self::on(MemoryDisk::default(), options(), 0)
     }
 
     /// A server started on what an earlier one left.
-    pub fn on(log: Vec<u8>, options: HubOptions, passed_ms: u64) -> Self {
+    pub fn on(disk: MemoryDisk, options: HubOptions, passed_ms: u64) -> Self {
         let start = monotonic();
-        let (mut state, mut index) = (State::default(), Index::default());
-        let mut offset = 0;
-        for line in log.split_inclusive(|byte| *byte == b'\n') {
-            let record = Event::decode(line.trim_ascii_end()).unwrap();
-            let length = u32::try_from(line.len()).unwrap();
-            let position = Position { seq: record.seq, segment: 1, offset, length };
-            Hub::replay(&mut state, &mut index, &record, position);
-            offset += u64::from(length);
-        }
         let now = now(start, passed_ms);
-        let hub = Hub::new(options, policy(), state, index, String::new(), u64::MAX >> 1, now);
+        let (mut state, mut index) = (State::default(), Index::default());
+        let each = |replayed: Replayed<'_>| {
+            let Replayed { record, segment, offset, length } = replayed;
+            Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
+        };
+        let mut log = eventlog::open(disk.clone(), uuid::Uuid::nil(), now.at, each).unwrap().log;
+        log.tend(now.tick).unwrap();
+        let hub = Hub::new(options, policy(), state, index, log.root().to_string(), log.room_bytes(), now);
         let mut world = Self {
             hub,
-            log,
+            disk,
             console: String::new(),
             disk_is_slow: false,
+            has_failed: false,
+            log,
             in_flight: None,
             start,
             passed_ms,
@@ -86,7 +91,20 @@ impl World {
 
     /// The power is cut: what was not durable is gone, and another server starts.
     pub fn crash(self) -> Self {
-        Self::on(self.log, options(), self.passed_ms)
+        self.crash_with(|| false)
+    }
+
+    /// The power is cut; `survives` is asked for each sector that was written and not synced.
+    pub fn crash_with(self, survives: impl FnMut() -> bool) -> Self {
+        self.disk.cut_power(survives);
+        Self::on(self.disk, options(), self.passed_ms)
+    }
+
+    /// The log: the lines of all events that are durable.
+    pub fn log(&self) -> String {
+        let content = self.disk.content(&segment_name(1)).unwrap_or_default();
+        let text = String::from_utf8(content).unwrap();
+        text.split_inclusive('\n').filter(|line| line.starts_with("{\"seq\":")).collect()
     }
 
     pub fn now(&self) -> Now {
@@ -194,22 +212,27 @@ impl World {
 
     /// All events of the log.
     pub fn events(&self) -> Vec<Record> {
-        self.log
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| Event::decode(line).unwrap())
-            .collect()
+        self.log().lines().map(|line| Event::decode(line.as_bytes()).unwrap()).collect()
     }
 
     fn commit_in_flight(&mut self) {
-        let Some((lines, last)) = self.in_flight.take() else { return };
-        let offset = self.log.len() as u64;
-        self.log.extend_from_slice(&lines);
-        self.hub.handle_durable(&lines, 1, offset, format!("root {last}"), u64::MAX >> 1, self.now());
+        let Some(batch) = self.in_flight.take() else { return };
+        let now = self.now();
+        match self.log.append(batch) {
+            Ok(done) => {
+                let root = done.root.to_string();
+                self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
+                self.has_failed |= self.log.tend(now.tick).is_err();
+            }
+            Err(_) => self.has_failed = true,
+        }
     }
 
     fn settle(&mut self) {
         loop {
+            if self.has_failed {
+                return;
+            }
             let mut idle = true;
             while let Some(output) = self.hub.poll_output(self.now()) {
                 idle = false;
@@ -227,9 +250,9 @@ impl World {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Append { lines, last, .. } => {
+            Output::Append { lines, first, last, at } => {
                 assert!(self.in_flight.is_none(), "one batch at a time");
-                self.in_flight = Some((lines, last));
+                self.in_flight = Some(Batch { lines, first, last, at });
                 if !self.disk_is_slow {
                     self.commit_in_flight();
                 }
@@ -240,8 +263,9 @@ impl World {
             Output::Read { connection, purpose, positions } => {
                 let mut lines = Vec::new();
                 for position in &positions {
+                    let content = self.disk.content(&segment_name(position.segment)).unwrap();
                     let start = usize::try_from(position.offset).unwrap();
-                    lines.extend_from_slice(&self.log[start..start + position.length as usize]);
+                    lines.extend_from_slice(&content[start..start + position.length as usize]);
                 }
                 let last = positions.last().map_or(0, |position| position.seq);
                 self.hub.handle_lines(connection, purpose, Some(&lines), last, self.now());
@@ -252,7 +276,10 @@ impl World {
                 }
                 self.hub.handle_disconnected(key, self.now());
             }
-            Output::AskForRoom => {}
+            Output::AskForRoom => {
+                self.has_failed |= self.log.tend(self.now().tick).is_err();
+                self.hub.handle_room(self.log.room_bytes());
+            }
             Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
         }
     }
