@@ -1,5 +1,7 @@
 //! The server's rules on bytes, in memory: what a client sends, what each is told, and when.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 #[path = "support/world.rs"]
 mod world;
 

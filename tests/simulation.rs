@@ -4,6 +4,8 @@
 //!
 //! A failure names its seed: `SIMULATION_SEED=7 cargo test --test simulation` runs that one alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/world.rs"]
@@ -111,7 +113,8 @@ impl SimulatedClient {
                 self.put_back(command);
             }
             "storage_failed" => self.put_back(command),
-            "usage" | "group_exists" | "not_invited" | "not_joined" | "already_joined" | "already_invited" | "unknown_group" => {
+            "usage" | "group_exists" | "not_invited" | "not_joined" | "already_joined" | "already_invited"
+            | "unknown_group" => {
                 self.refused.insert(command);
             }
             other => panic!("unexpected refusal {other} of {command}"),

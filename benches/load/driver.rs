@@ -208,11 +208,10 @@ impl Driver {
                 }
             }
             Pace::PerSecond(per_second) => {
-                let elapsed = now - self.start;
-                let due = (elapsed.as_secs_f64() * per_second as f64) as u64;
+                let due = micros(now - self.start) * per_second / 1_000_000;
                 for number in self.sent()..due {
-                    let intended = self.start + Duration::from_secs_f64(number as f64 / per_second as f64);
-                    let client = self.senders[number as usize % self.senders.len()];
+                    let intended = self.start + Duration::from_micros(number * 1_000_000 / per_second);
+                    let client = self.senders[usize::try_from(number)? % self.senders.len()];
                     self.queue(client, intended);
                     self.flush(client)?;
                 }
@@ -233,7 +232,7 @@ impl Driver {
 
     /// Puts one message into a client's buffer: who, which, when it was due, and filling up to its length.
     fn queue(&mut self, client: usize, due: Instant) {
-        let due_us = due.saturating_duration_since(self.start).as_micros();
+        let due_us = micros(due.saturating_duration_since(self.start));
         let client = &mut self.clients[client];
         let Some(sender) = &mut client.sender else { return };
         let start = client.out.len() + sender.prefix.len();
@@ -270,7 +269,7 @@ impl Driver {
             };
             client.cutter.push(&buffer[..count]);
             let now = clock::monotonic();
-            let elapsed_us = (now - self.start).as_micros() as u64;
+            let elapsed_us = micros(now - self.start);
             while let Some(line) = client.cutter.next_line() {
                 let CutLine::Whole(line) = line else { bail!("a line of the server is too long") };
                 if line.starts_with(b"{\"type\":\"ok\"") {
@@ -329,6 +328,10 @@ impl Driver {
             }
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Checks a pushed message against what is due from its sender; gives the moment at which it was due.

@@ -36,7 +36,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure that says why, and with which code the process ends.
-    pub fn new(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
+    pub fn error(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
         Self { exit, message: message.to_string() }.into()
     }
 }

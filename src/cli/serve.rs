@@ -66,7 +66,7 @@ pub struct ServeArgs {
 /// It cannot start, or the log or the machine failed.
 pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let failures_max = failures_max(&arguments.max_failed)?;
-    let bad_file = |error: CredentialsError| Failure::new(Exit::BadConfiguration, error);
+    let bad_file = |error: CredentialsError| Failure::error(Exit::BadConfiguration, error);
     let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
 
@@ -106,7 +106,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
 fn failures_max(typed: &str) -> anyhow::Result<u32> {
     match typed.parse() {
         Ok(number @ 1..=5) => Ok(number),
-        _ => Err(Failure::new(
+        _ => Err(Failure::error(
             Exit::Usage,
             format!(
                 "Invalid number of allowed failed consecutive attempt: {typed}. The valid value of argument number is \
@@ -125,8 +125,8 @@ fn open(disk: Disk) -> anyhow::Result<(Log<Disk>, State, Index)> {
     };
     let directory = disk.directory().display().to_string();
     let opened = eventlog::open(disk, Uuid::new_v4(), clock::wall(), each).map_err(|error| match error {
-        OpenError::Disk { .. } => Failure::new(Exit::Failure, format!("{directory}: {error}")),
-        _ => Failure::new(Exit::NotIntact, format!("{directory}: {error}")),
+        OpenError::Disk { .. } => Failure::error(Exit::Failure, format!("{directory}: {error}")),
+        _ => Failure::error(Exit::NotIntact, format!("{directory}: {error}")),
     })?;
     for notice in opened.notices {
         eprintln!("messenger: {notice}");

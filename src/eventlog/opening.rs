@@ -82,7 +82,7 @@ impl Damage {
     }
 
     /// Damage of a segment's first line.
-    pub fn of_header(first: Seq, what: impl ToString) -> Self {
+    pub fn of_header(first: Seq, what: &impl ToString) -> Self {
         Self { file: segment_name(first), line: 1, seq: first, what: what.to_string() }
     }
 }
@@ -150,7 +150,7 @@ pub fn open<S: Storage>(
 
     let mut end_of_last = None;
     for segment in segments {
-        end_of_last = Some(read_closed(&storage, segment, walk.header.log, end_of_last, &mut each)?);
+        end_of_last = Some(read_closed(&storage, segment, walk.header.log, end_of_last.as_ref(), &mut each)?);
     }
     check_link(first, &walk.header, walk.header.log, end_of_last.as_ref())?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
@@ -216,7 +216,7 @@ fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Resul
         Ok(walk) if walk.header.first == first => Ok(Some(Newest { first, file, bytes, walk })),
         Ok(walk) => {
             let what = format!("its first line names event {} as its first", walk.header.first);
-            Err(OpenError::Damage(Damage::of_header(first, what)))
+            Err(OpenError::Damage(Damage::of_header(first, &what)))
         }
         Err(LineError::Newer(format)) => {
             Err(OpenError::Newer { file: segment_name(first), line: 1, what: LineError::Newer(format).to_string() })
@@ -224,7 +224,7 @@ fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Resul
         Err(error) => {
             let has_commit = bytes.split(|byte| *byte == b'\n').any(|line| CommitLine::parse(line).is_some());
             if has_commit || head.map_or(0, |head| head.seq) >= first {
-                return Err(OpenError::Damage(Damage::of_header(first, error)));
+                return Err(OpenError::Damage(Damage::of_header(first, &error)));
             }
             Ok(None)
         }
@@ -257,52 +257,46 @@ fn check_head(first: Seq, walk: &Walk, head: Option<Head>) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Where a closed segment ended.
-struct ClosedEnd {
-    commit: CommitLine,
-}
-
-/// Reads a closed segment: only its links are checked here; its bytes are `replay --verify`'s.
+/// Reads a closed segment to its last commit: only its links are checked here; its bytes are `replay --verify`'s.
 fn read_closed<S: Storage>(
     storage: &S,
     first: Seq,
     log: Uuid,
-    before: Option<ClosedEnd>,
+    before: Option<&CommitLine>,
     each: &mut impl FnMut(Replayed<'_>),
-) -> Result<ClosedEnd, OpenError> {
+) -> Result<CommitLine, OpenError> {
     let bytes = storage.open(&segment_name(first)).and_then(|file| file.read()).map_err(disk(first))?;
     let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let header = SegmentLine::parse(header).map_err(|error| match error {
         LineError::Newer(_) => OpenError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, what)),
+        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, &what)),
     })?;
     if header.first != first {
         let what = format!("its first line names event {} as its first", header.first);
-        return Err(OpenError::Damage(Damage::of_header(first, what)));
+        return Err(OpenError::Damage(Damage::of_header(first, &what)));
     }
-    check_link(first, &header, log, before.as_ref())?;
+    check_link(first, &header, log, before)?;
     replay(first, &bytes, each)?;
     let last_line = bytes.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
-    let commit = last_line.and_then(CommitLine::parse).ok_or_else(|| {
+    last_line.and_then(CommitLine::parse).ok_or_else(|| {
         let line = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let what = "the segment does not end with a commit".to_owned();
         OpenError::Damage(Damage { file: segment_name(first), line, seq: first, what })
-    })?;
-    Ok(ClosedEnd { commit })
+    })
 }
 
 /// Checks that a segment goes on where the one before it ended.
-fn check_link(first: Seq, header: &SegmentLine, log: Uuid, before: Option<&ClosedEnd>) -> Result<(), OpenError> {
-    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, what)));
+fn check_link(first: Seq, header: &SegmentLine, log: Uuid, before: Option<&CommitLine>) -> Result<(), OpenError> {
+    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, &what)));
     if header.log != log {
         return damage(format!("it belongs to log {}, and the newest segment to log {log}", header.log));
     }
     match before {
         None if first != 1 => damage(format!("the log begins with event {first}: the segments before are missing")),
-        Some(ClosedEnd { commit }) if commit.seq + 1 != first => {
+        Some(commit) if commit.seq + 1 != first => {
             damage(format!("the segment before ends with event {}: one is missing between", commit.seq))
         }
-        Some(ClosedEnd { commit }) if commit.root != header.tree.root() => {
+        Some(commit) if commit.root != header.tree.root() => {
             damage("its root is not the one that the segment before ends with".into())
         }
         _ => Ok(()),

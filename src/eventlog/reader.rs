@@ -300,7 +300,7 @@ impl LogReader {
             let path = self.directory.join(segment_name(segment));
             let header = first_line(&path).map_err(|source| ReadError::Disk { path, source })?;
             let header =
-                SegmentLine::parse(&header).map_err(|error| ReadError::Damage(Damage::of_header(segment, error)))?;
+                SegmentLine::parse(&header).map_err(|error| ReadError::Damage(Damage::of_header(segment, &error)))?;
             if header.at >= at {
                 break;
             }
@@ -342,7 +342,7 @@ impl LogReader {
         let path = self.directory.join(segment_name(newest));
         let bytes = ReadFile::open(&path).and_then(|file| file.read());
         let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
-        let walk = walk(&bytes).map_err(|error| ReadError::Damage(Damage::of_header(newest, error)))?;
+        let walk = walk(&bytes).map_err(|error| ReadError::Damage(Damage::of_header(newest, &error)))?;
         Ok(walk.good.seq)
     }
 

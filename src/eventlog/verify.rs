@@ -97,7 +97,7 @@ impl Verifier {
         let path = self.directory.join(segment_name(first));
         let bytes = ReadFile::open(&path).and_then(|file| file.read());
         let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
-        let damage = |what: String| VerifyError::Damage(Damage::of_header(first, what));
+        let damage = |what: String| VerifyError::Damage(Damage::of_header(first, &what));
         let walk = walk(&bytes).map_err(|error| match error {
             LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), what: error.to_string() },
             LineError::Broken(what) => damage(what.to_owned()),

@@ -56,6 +56,9 @@ pub type Reload = Box<dyn FnMut() -> Result<(Credentials, Policy), CredentialsEr
 /// Reads lines of the log, on a thread of its own; `None` where the disk does not give them.
 pub type ReadLines = Box<dyn FnMut(&[Position]) -> Option<Vec<u8>> + Send>;
 
+/// Makes the log's thread, given what wakes the loop.
+pub type MakeWriter = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>;
+
 /// What the loop is made of.
 pub struct Parts {
     /// All that decides.
@@ -71,7 +74,7 @@ pub struct Parts {
     /// Reads lines of the log.
     pub read_lines: ReadLines,
     /// Makes the log's thread, given what wakes the loop.
-    pub writer: Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>,
+    pub writer: MakeWriter,
     /// Told how far the log is durable: the derived files follow it.
     pub on_durable: Box<dyn FnMut(crate::chat::Seq)>,
 }

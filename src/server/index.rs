@@ -60,7 +60,7 @@ impl Index {
     pub fn add(&mut self, state: &State, seq: Seq, event: &Event) {
         match event {
             Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => {
-                self.add_private(*from, *to, seq)
+                self.add_private(*from, *to, seq);
             }
             Event::TransferAnswered { transfer, .. } | Event::TransferEnded { transfer, .. } => {
                 if let Some(known) = state.transfers.get(transfer) {
