@@ -7,6 +7,7 @@
 pub mod command;
 mod device;
 pub mod event;
+mod event_line;
 mod group;
 pub mod json;
 pub mod login;
@@ -17,6 +18,7 @@ pub mod transfer;
 
 pub use command::{Command, Place};
 pub use event::{Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
+pub use event_line::DecodeError;
 pub use login::LoginRequest;
 pub use policy::Policy;
 pub use refusal::Refusal;

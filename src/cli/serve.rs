@@ -17,7 +17,7 @@ use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, Parts};
 use crate::server::index::{Index, Position};
-use crate::server::{Hub, HubOptions, Now};
+use crate::server::{Hub, HubOptions, Now, ReadLines};
 
 /// The arguments of `messenger serve`.
 #[derive(Debug, Args)]
@@ -164,7 +164,7 @@ fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy)
     Ok((credentials, policy))
 }
 
-fn read_lines(events: &Path) -> event_loop::ReadLines {
+fn read_lines(events: &Path) -> ReadLines {
     let mut reader = LineReader::new(events);
     Box::new(move |positions: &[Position]| {
         let mut lines = Vec::with_capacity(positions.iter().map(|position| position.length as usize).sum());

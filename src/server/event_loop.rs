@@ -4,11 +4,10 @@
 //! carry out what the hub asks for; write each socket once.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -21,9 +20,9 @@ use crate::eventlog::{self, Report, Writer};
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
-use super::hub::{Hub, Output, Purpose};
-use super::index::Position;
+use super::hub::{Hub, Output};
 use super::limits;
+use super::log_reader::{self, LinesRead, ReadJob, ReadLines};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -52,9 +51,6 @@ pub enum ServerError {
 
 /// Reads the file of accounts again when the operator asks for it.
 pub type Reload = Box<dyn FnMut() -> Result<(Credentials, Policy), CredentialsError>>;
-
-/// Reads lines of the log, on a thread of its own; `None` where the disk does not give them.
-pub type ReadLines = Box<dyn FnMut(&[Position]) -> Option<Vec<u8>> + Send>;
 
 /// Makes the log's thread, given what wakes the loop.
 pub type MakeWriter = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>;
@@ -90,18 +86,6 @@ struct Socket {
     is_writable: bool,
     is_queued: bool,
     is_shut: bool,
-}
-
-/// Lines asked of the reader.
-struct ReadJob {
-    connection: ConnectionKey,
-    purpose: Purpose,
-    positions: Vec<Position>,
-}
-
-struct LinesRead {
-    job: ReadJob,
-    lines: Option<Vec<u8>>,
 }
 
 struct EventLoop {
@@ -145,7 +129,7 @@ pub fn run(parts: Parts) -> Result<(), ServerError> {
 
     let log_waker = Arc::clone(&waker);
     let writer = writer(Box::new(move || drop(log_waker.wake())))?;
-    let (jobs, read) = spawn_reader(read_lines, waker);
+    let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
     let mut event_loop = EventLoop {
         poll,
         hub,
@@ -464,14 +448,6 @@ impl EventLoop {
     }
 }
 
-/// The address a listener is bound to.
-///
-/// # Errors
-/// The system does not say.
-pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
-    listener.local_addr()
-}
-
 fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
     let (read, write) = StdUnixStream::pair()?;
     read.set_nonblocking(true)?;
@@ -484,23 +460,4 @@ fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
 fn drain(pipe: &mut UnixStream) {
     let mut buffer = [0; 64];
     while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {}
-}
-
-fn spawn_reader(mut read_lines: ReadLines, waker: Arc<Waker>) -> (Sender<ReadJob>, Receiver<LinesRead>) {
-    let (jobs, todo) = mpsc::channel::<ReadJob>();
-    let (done, read) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("log reader".into())
-        .spawn(move || {
-            // Each connection has at most one job under way, so that the queue is bounded by their number.
-            for job in todo {
-                let lines = read_lines(&job.positions);
-                if done.send(LinesRead { job, lines }).is_err() {
-                    return;
-                }
-                let _ = waker.wake();
-            }
-        })
-        .expect("a thread can be started at the start");
-    (jobs, read)
 }
