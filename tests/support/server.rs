@@ -1,0 +1,239 @@
+//! The real program: a server in a directory of its own, clients that talk to it line by line, and other subcommands.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Everybody who has an account, with the password that all of them have.
+pub const USERS: [&str; 5] = ["yoda", "obiwan", "han", "leia", "luke"];
+pub const PASSWORD: &str = "secret";
+
+/// After this long without a line a test has failed: nothing is ever waited for by it.
+const HANG: Duration = Duration::from_secs(20);
+
+/// The program, as a person in UTC without settings of their own starts it.
+pub fn messenger() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_messenger"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESSENGER_")) {
+        command.env_remove(name);
+    }
+    command.env("TZ", "UTC").stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    messenger().args(arguments).output().unwrap()
+}
+
+/// A server, its accounts and its data in a directory that goes with it.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    console: Receiver<String>,
+    options: Vec<String>,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts one with its defaults on a free port; returns once it listens.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with options of `messenger serve`.
+    pub fn start_with(options: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), options)
+    }
+
+    /// Starts one in a directory in which a test has prepared something.
+    pub fn start_in(directory: TempDir, options: &[&str]) -> Self {
+        let accounts: String = USERS.iter().map(|user| format!("{user} {PASSWORD}\n")).collect();
+        std::fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let (child, console, address) = spawn(directory.path(), &options);
+        Self { address, child, console, options, directory }
+    }
+
+    /// Starts it again on the same data, once it has ended.
+    pub fn restart(&mut self) {
+        let _ = self.child.wait();
+        (self.child, self.console, self.address) = spawn(self.directory.path(), &self.options);
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The data directory as an argument.
+    pub fn data_argument(&self) -> String {
+        self.data().to_str().unwrap().to_owned()
+    }
+
+    /// The text of a file in the data directory.
+    pub fn data_file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.data().join(name)).unwrap()
+    }
+
+    /// What the server has said on standard error so far, over all its starts.
+    pub fn errors(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("errors.txt")).unwrap()
+    }
+
+    /// The next line of the console.
+    pub fn console_line(&self) -> String {
+        self.console.recv_timeout(HANG).expect("the server says another line")
+    }
+
+    /// A connection on which nothing was said yet.
+    pub fn connect(&self) -> Client {
+        Client::new(TcpStream::connect(self.address).unwrap())
+    }
+
+    /// A user of the plain dialect.
+    pub fn login_plain(&self, user: &str) -> Client {
+        let mut client = self.connect();
+        client.send(&format!("/login {user} {PASSWORD}"));
+        assert_eq!(client.line(), "Welcome to Messenger!");
+        client
+    }
+
+    /// A user of the JSON dialect without a device; everything owed from before has been read.
+    pub fn login(&self, user: &str) -> Client {
+        let mut client = self.connect();
+        client.send(&format!(r#"{{"type":"login","username":"{user}","password":"{PASSWORD}"}}"#));
+        client.frame_of("live");
+        client
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stops it by SIGTERM, and waits for its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path, options: &[String]) -> (Child, Receiver<String>, SocketAddr) {
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("errors.txt")).unwrap();
+    let mut child = messenger()
+        .current_dir(directory)
+        .args(["serve", "0", "--data", "data", "--credentials", "credentials.txt"])
+        .args(options)
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (lines, console) = mpsc::channel();
+    // Ends with the server's console.
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+    loop {
+        let Ok(line) = console.recv_timeout(HANG) else {
+            let _ = child.kill();
+            panic!("no server: {}", std::fs::read_to_string(directory.join("errors.txt")).unwrap());
+        };
+        if let Some(address) = line.strip_prefix("listening on ") {
+            return (child, console, address.parse().unwrap());
+        }
+    }
+}
+
+/// One connection.
+pub struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, reader }
+    }
+
+    /// Sends a line; its line feed is added.
+    pub fn send(&mut self, line: &str) {
+        self.send_bytes(format!("{line}\n").as_bytes());
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next line, without its line feed; empty at the end of the connection.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("the server says another line");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// The next frame.
+    pub fn frame(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} is no frame: {error}"))
+    }
+
+    /// The next frame of a type; those before it are passed over.
+    pub fn frame_of(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.frame();
+            if frame["type"] == kind {
+                return frame;
+            }
+        }
+    }
+
+    /// Carries out a command of the JSON dialect; gives its answer, which must be `ok`. Events before it are passed over.
+    pub fn command(&mut self, text: &str) -> Value {
+        self.send(&serde_json::json!({"type": "command", "text": text}).to_string());
+        loop {
+            let frame = self.frame();
+            match frame["type"].as_str() {
+                Some("ok") => return frame,
+                Some("error") => panic!("{text}: {frame}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Logs out and waits for the end of the connection.
+    pub fn logout(mut self) {
+        self.command("/logout");
+        assert_eq!(self.line(), "");
+    }
+}
