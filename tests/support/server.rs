@@ -100,6 +100,11 @@ impl Server {
         self.console.recv_timeout(HANG).expect("the server says another line")
     }
 
+    /// The next line of the console of a server that has ended, if there is one more.
+    pub fn console_rest(&self) -> Option<String> {
+        self.console.recv().ok()
+    }
+
     /// Closes the reading end of the console: from the next line on its pipe is broken.
     pub fn close_console(&mut self) {
         self.console = mpsc::channel().1;
