@@ -19,10 +19,7 @@ const MAY_NAME: [(&str, &[&str]); 11] = [
     ("replay", &["names", "clock", "chat", "protocol", "eventlog", "derive"]),
     ("server", &["names", "clock", "chat", "protocol", "eventlog", "derive"]),
     ("client", &["names", "clock", "chat", "protocol", "transfer"]),
-    (
-        "cli",
-        &["names", "clock", "chat", "protocol", "eventlog", "derive", "transfer", "replay", "server", "client"],
-    ),
+    ("cli", &["names", "clock", "chat", "protocol", "eventlog", "derive", "transfer", "replay", "server", "client"]),
 ];
 
 /// What only some files may name: everything else is pure, or goes through them.
@@ -75,7 +72,10 @@ fn module(path: &str) -> &str {
 
 /// The modules that some code names behind `crate::`.
 fn named(code: &str) -> BTreeSet<&str> {
-    code.split("crate::").skip(1).map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()).collect()
+    code.split("crate::")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+        .collect()
 }
 
 #[test]
