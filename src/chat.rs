@@ -14,6 +14,7 @@ pub mod login;
 pub mod policy;
 pub mod refusal;
 pub mod state;
+mod straight;
 pub mod transfer;
 
 pub use command::{Command, Place};
