@@ -10,9 +10,10 @@ use mio::net::TcpListener;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
+use crate::chat::State;
 use crate::chat::policy::Policy;
-use crate::chat::{Seq, State};
 use crate::clock::{self, LogClock};
+use crate::derive::Follower;
 use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, Parts};
@@ -86,6 +87,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let mut clock = LogClock::new(log.at());
     let now = Now { at: clock.now(), tick: clock::monotonic() };
     let hub = Hub::new(options, policy, state, index, log.root().to_string(), log.room_bytes(), now);
+    let follower = Follower::spawn(&arguments.data, &events, log.seq()).context("the derived files cannot be kept")?;
     greet(address)?;
 
     let file = arguments.credentials.clone();
@@ -97,10 +99,11 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         reload: Box::new(move || read_accounts(&file, failures_max)),
         read_lines: read_lines(&events),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
-        on_durable: Box::new(|_: Seq| {}),
+        on_durable: Box::new(follower.teller()),
     };
-    event_loop::run(parts)?;
-    Ok(())
+    let served = event_loop::run(parts);
+    follower.close();
+    Ok(served?)
 }
 
 fn failures_max(typed: &str) -> anyhow::Result<u32> {
