@@ -199,6 +199,7 @@ impl LogReader {
                 if self.next_seq > self.through {
                     return Ok(None);
                 }
+                self.forget_read_ahead();
             }
             if self.open.is_none() && !self.find_segment()? {
                 return Ok(None);
@@ -217,12 +218,6 @@ impl LogReader {
             let Some((seq, _)) = event_start(line) else {
                 return Err(self.damage("the line is neither an event nor a commit".into()));
             };
-            if seq > self.through {
-                // Its batch is not acknowledged yet: it stays for the next call.
-                self.start = range.start;
-                self.lines_passed -= 1;
-                return Ok(None);
-            }
             if seq < self.next_seq {
                 continue;
             }
@@ -232,6 +227,15 @@ impl LogReader {
             self.next_seq = seq + 1;
             return Ok(Some((seq, range)));
         }
+    }
+
+    /// What was read beyond the acknowledged may have been cut off since, and other events written in its place.
+    fn forget_read_ahead(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.offset -= (self.buffer.len() - self.start) as u64;
+        }
+        self.buffer.clear();
+        self.start = 0;
     }
 
     /// Cuts a line off the buffer, and fills it where it holds none; `None` at the end of the file.

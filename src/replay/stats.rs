@@ -23,9 +23,9 @@ pub struct Stats {
     pub events: u64,
     /// The bytes of their lines in the log, with line feeds.
     pub bytes: u64,
-    /// The first and the last.
+    /// The first of them.
     pub first: Option<Edge>,
-    /// The last.
+    /// The last of them.
     pub last: Option<Edge>,
     /// Events a second between the first and the last.
     pub per_second: f64,
