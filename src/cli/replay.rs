@@ -33,6 +33,7 @@ const OUTPUT_BYTES: usize = 64 << 10;
   messenger replay --type login,logout --follow      who comes and goes, as it happens
   messenger replay /srv/chat --verify                is every byte as it was written?
   messenger replay --state --at 2026-11-22T06:10:00Z who was there at that moment
+  messenger replay --stats --since 2026-11-01        how much was said, by whom, on which day
   messenger replay --format csv --type message > messages.csv")]
 pub struct ReplayArgs {
     /// A data directory, an events directory or one segment's file, as in `replay /srv/chat`.
@@ -195,12 +196,13 @@ fn derive(log: &Path, directory: &Path) -> anyhow::Result<()> {
 }
 
 fn stats(arguments: &ReplayArgs) -> anyhow::Result<()> {
-    let mut scan = Scan::open(&arguments.log, arguments.which.filter())?;
-    let stats = replay::stats(&mut scan)?;
+    if arguments.format == Some(Format::Csv) {
+        return Err(Failure::error(Exit::Usage, "--stats is shown as text or JSON: use --format json"));
+    }
+    let stats = replay::stats(&mut Scan::open(&arguments.log, arguments.which.filter())?)?;
     match arguments.format {
-        None | Some(Format::Text) => say(&stats.to_string()),
         Some(Format::Json) => say(&format!("{}\n", serde_json::to_string_pretty(&stats)?)),
-        Some(Format::Csv) => Err(Failure::error(Exit::Usage, "--stats is shown as text or JSON: use --format json")),
+        _ => say(&stats.to_string()),
     }
 }
 
@@ -233,19 +235,23 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Gives a failure its exit code: what is not as it was written is told from what cannot be read.
+/// Gives a failure its exit code, by what stood against reading the log; and what helps.
 fn with_exit(error: anyhow::Error) -> anyhow::Error {
-    let read_of = |error: &ReadError| matches!(error, ReadError::Damage(_));
-    let is_damage = match (
-        error.downcast_ref::<VerifyError>(),
-        error.downcast_ref::<ReplayError>(),
-        error.downcast_ref::<DeriveError>(),
-    ) {
-        (Some(VerifyError::Read(error)), ..) => read_of(error),
-        (Some(_), ..) => true,
-        (_, Some(ReplayError::Read(error)), _) | (.., Some(DeriveError::Read(error))) => read_of(error),
-        (_, Some(ReplayError::Event { .. }), _) | (.., Some(DeriveError::Event { .. })) => true,
-        _ => false,
+    let read = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(VerifyError::Read(error)), ..)
+        | (_, Some(ReplayError::Read(error)), _)
+        | (.., Some(DeriveError::Read(error))) => Some(error),
+        (Some(_), ..) | (_, Some(ReplayError::Event { .. }), _) | (.., Some(DeriveError::Event { .. })) => {
+            return Failure::error(Exit::NotIntact, format!("{error:#}"));
+        }
+        _ => None,
     };
-    if is_damage { Failure::error(Exit::NotIntact, format!("{error:#}")) } else { error }
+    match read {
+        Some(ReadError::Damage(_)) => Failure::error(Exit::NotIntact, format!("{error:#}")),
+        Some(ReadError::NoLog { .. }) => {
+            let help = "name a data directory, an events directory or a segment's file";
+            Failure::error(Exit::Failure, format!("{error:#}; {help}"))
+        }
+        _ => error,
+    }
 }
