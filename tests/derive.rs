@@ -1,5 +1,7 @@
 //! The derived files that a running server keeps: what is in them, and that they come back.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 #[path = "support/server.rs"]
 mod server;
 

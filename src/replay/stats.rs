@@ -113,9 +113,9 @@ impl fmt::Display for Stats {
             writeln!(f, "to       {}, event {}", last.ts.to_local_words(), last.seq)?;
         }
         writeln!(f, "rate     {} a second, at most {}", self.per_second, self.per_second_max)?;
-        f.write_str(&table("by type", largest_first(&self.by_type), self.by_type.len()))?;
-        f.write_str(&table("by user", largest_first(&self.by_user), USERS_SHOWN_MAX))?;
-        f.write_str(&table("by day (UTC)", self.by_day.iter().collect(), self.by_day.len()))
+        f.write_str(&table("by type", &largest_first(&self.by_type), self.by_type.len()))?;
+        f.write_str(&table("by user", &largest_first(&self.by_user), USERS_SHOWN_MAX))?;
+        f.write_str(&table("by day (UTC)", &self.by_day.iter().collect::<Vec<_>>(), self.by_day.len()))
     }
 }
 
@@ -125,7 +125,7 @@ fn largest_first(counts: &BTreeMap<String, u64>) -> Vec<(&String, &u64)> {
     counts
 }
 
-fn table(title: &str, rows: Vec<(&String, &u64)>, rows_max: usize) -> String {
+fn table(title: &str, rows: &[(&String, &u64)], rows_max: usize) -> String {
     let mut out = format!("{title}\n");
     for (key, count) in rows.iter().take(rows_max) {
         // Writing to memory cannot fail.
