@@ -438,6 +438,7 @@ fn what_was_read_ahead_of_a_crash_is_not_shown_for_what_came_after() {
     while reader.next_line().unwrap().is_some() {}
     server.restart();
     server.login("yoda").command("/msgto han after");
+    server.kill();
     let mut after = Vec::new();
     while let Some(event) = reader.next_line().unwrap() {
         after.extend_from_slice(event.bytes);
