@@ -401,8 +401,8 @@ fn to_follow_goes_on_in_the_next_segment() {
     for _ in 0..=enough / 256 {
         append(&mut log, 256, &"x".repeat(bytes));
     }
-    let last = log.seq() + 1;
-    append(&mut log, 1, "last");
+    let last = log.seq() + 2;
+    append(&mut log, 2, "last");
     for seq in 2..=last {
         assert_eq!(follow.seq(), seq);
     }
@@ -411,6 +411,8 @@ fn to_follow_goes_on_in_the_next_segment() {
     let mut segments: Vec<String> = names.filter(|name| name.ends_with(".jsonl")).collect();
     segments.sort();
     assert_eq!(segments.len(), 2);
+    let verified = text(&run(&["replay", data.to_str().unwrap(), "--verify"]).stdout).to_owned();
+    assert!(verified.starts_with(&format!("intact: {last} events, head {last} ")), "{verified}");
 
     // Its second segment alone holds no beginning.
     let second = data.join("events").join(&segments[1]).to_str().unwrap().to_owned();
@@ -478,7 +480,7 @@ fn line(seq: u64, ts: Timestamp, text: &str) -> Vec<u8> {
 fn append(log: &mut Log<Disk>, count: u64, text: &str) {
     let first = log.seq() + 1;
     let last = log.seq() + count;
-    let at = Timestamp::from_ms(1_000_000 + last);
-    let lines = (first..=last).flat_map(|seq| line(seq, at, text)).collect();
-    log.append(Batch { lines, first, last, at }).unwrap();
+    let at = |seq| Timestamp::from_ms(1_000_000 + seq);
+    let lines = (first..=last).flat_map(|seq| line(seq, at(seq), text)).collect();
+    log.append(Batch { lines, first, last, at: at(last) }).unwrap();
 }

@@ -143,7 +143,8 @@ impl<S: Storage> Log<S> {
         assert!(first == self.good.seq + 1 && last >= first, "events are appended in order, without gaps");
         let failed = |file: String| move |source| AppendError { file, source };
         if self.good.end >= SEGMENT_BYTES_MAX {
-            self.begin_next_segment(at).map_err(failed(segment_name(first)))?;
+            // Not the time of the batch, whose first events may be older than its last.
+            self.begin_next_segment(self.good.at).map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
