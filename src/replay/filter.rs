@@ -81,13 +81,15 @@ impl Filter {
     }
 
     fn is_group(&self, bytes: &[u8]) -> bool {
-        self.group.is_none_or(|group| line::name(bytes, "group") == Some(group.as_str()))
+        self.group.is_none_or(|group| line::name(bytes, line::GROUP) == Some(group.as_str()))
     }
 
     fn is_user(&self, bytes: &[u8]) -> bool {
         let Some(user) = self.user.as_ref().map(UserName::as_str) else { return true };
-        let is_named = |field: &&str| line::name(bytes, field) == Some(user);
-        ["from", "to", "user", "by"].iter().any(is_named) || line::lists(bytes, "invited", user)
+        let is_named = |key: &&[u8]| line::name(bytes, key) == Some(user);
+        // Most lines do not hold the name at all.
+        memmem::find(bytes, user.as_bytes()).is_some()
+            && ([line::FROM, line::TO, line::USER, line::BY].iter().any(is_named) || line::invites(bytes, user))
     }
 
     fn holds_text(&self, event: &EventLine<'_>) -> Result<bool, ReplayError> {

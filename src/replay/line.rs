@@ -5,6 +5,12 @@
 
 use memchr::{memchr, memmem};
 
+pub(super) const FROM: &[u8] = br#","from":""#;
+pub(super) const TO: &[u8] = br#","to":""#;
+pub(super) const BY: &[u8] = br#","by":""#;
+pub(super) const USER: &[u8] = br#","user":""#;
+pub(super) const GROUP: &[u8] = br#","group":""#;
+
 /// The bytes of an RFC 3339 moment in the log.
 const TIME_BYTES: usize = 24;
 
@@ -19,14 +25,14 @@ pub(super) fn time(line: &[u8]) -> Option<&[u8]> {
     behind_seq(line)?.get(..TIME_BYTES)
 }
 
-/// The value of a field that is a name.
-pub(super) fn name<'a>(line: &'a [u8], field: &str) -> Option<&'a str> {
-    to_quote(value(line, field, "\"")?)
+/// The value of the field of a key, where it is a name.
+pub(super) fn name<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    to_quote(value(line, key)?)
 }
 
-/// Whether a name stands in the list that is a field's value.
-pub(super) fn lists(line: &[u8], field: &str, name: &str) -> bool {
-    let Some(rest) = value(line, field, "[") else { return false };
+/// Whether a name is among those invited.
+pub(super) fn invites(line: &[u8], name: &str) -> bool {
+    let Some(rest) = value(line, br#","invited":["#) else { return false };
     // No name holds a bracket or a quote.
     let list = memchr(b']', rest).and_then(|end| rest.get(..end)).unwrap_or_default();
     list.split(|byte| *byte == b',').any(|item| to_quote(item.strip_prefix(b"\"").unwrap_or(item)) == Some(name))
@@ -34,7 +40,7 @@ pub(super) fn lists(line: &[u8], field: &str, name: &str) -> bool {
 
 /// Who did it, where an event has somebody who did.
 pub(super) fn actor(line: &[u8]) -> Option<&str> {
-    ["from", "by", "user"].iter().find_map(|field| name(line, field))
+    [FROM, BY, USER].iter().find_map(|key| name(line, key))
 }
 
 fn behind_seq(line: &[u8]) -> Option<&[u8]> {
@@ -43,9 +49,9 @@ fn behind_seq(line: &[u8]) -> Option<&[u8]> {
     rest.get(digits..)?.strip_prefix(br#","ts":""#)
 }
 
-fn value<'a>(line: &'a [u8], field: &str, opening: &str) -> Option<&'a [u8]> {
-    let key = format!(",\"{field}\":{opening}");
-    memmem::find(line, key.as_bytes()).and_then(|at| line.get(at + key.len()..))
+/// What follows the key of a field with the quote or bracket that opens its value.
+fn value<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    memmem::find(line, key).and_then(|at| line.get(at + key.len()..))
 }
 
 fn to_quote(bytes: &[u8]) -> Option<&str> {
@@ -66,16 +72,16 @@ mod tests {
         let line = line.as_bytes();
         assert_eq!(kind(line), Some("message"));
         assert_eq!(time(line), Some(&b"2026-11-22T06:10:00.123Z"[..]));
-        assert_eq!(name(line, "to"), Some("han"));
-        assert_eq!(name(line, "user"), None);
+        assert_eq!(name(line, TO), Some("han"));
+        assert_eq!(name(line, USER), None);
         assert_eq!(actor(line), Some("yoda"));
-        assert!(!lists(line, "invited", "luke"));
+        assert!(!invites(line, "luke"));
     }
 
     #[test]
     fn a_name_in_a_list_is_found_whole() {
         let line = br#"{"seq":1,"ts":"2026-11-22T06:10:00.123Z","type":"group_created","group":"g","by":"yoda","invited":["han","leia"]}"#;
-        assert!(lists(line, "invited", "han") && lists(line, "invited", "leia"));
-        assert!(!lists(line, "invited", "ha") && !lists(line, "invited", "yoda"));
+        assert!(invites(line, "han") && invites(line, "leia"));
+        assert!(!invites(line, "ha") && !invites(line, "yoda"));
     }
 }
