@@ -30,4 +30,6 @@ pub use transfer::Ending;
 pub type Seq = u64;
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand with its arguments, its help and its run.
 
 pub mod exit;
+pub mod replay;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +21,8 @@ struct Arguments {
 enum Subcommands {
     /// Run the server.
     Serve(serve::ServeArgs),
+    /// Look back into a log: search it, check it, derive from it.
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the program with the process's arguments.
@@ -34,6 +37,7 @@ pub fn run() -> Exit {
     };
     let done = match &arguments.command {
         Subcommands::Serve(arguments) => serve::run(arguments),
+        Subcommands::Replay(arguments) => replay::run(arguments),
     };
     match done {
         Ok(()) => Exit::Done,

@@ -12,6 +12,10 @@ pub mod protocol;
 
 pub mod eventlog;
 
+pub mod derive;
+
+pub mod replay;
+
 pub mod server;
 
 pub mod cli;

@@ -3,6 +3,7 @@
 //! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`.
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -55,12 +56,13 @@ fn main() -> ExitCode {
         Work::Decode => decode(&arguments.data),
         Work::Verify => verify(&arguments.data),
     };
-    match done {
-        Ok(events) => {
-            let seconds = start.elapsed().as_secs_f64();
-            println!("{events} events in {seconds:.3} s: {:.0} a second", events as f64 / seconds);
-            ExitCode::SUCCESS
-        }
+    let told = done.and_then(|events| {
+        let seconds = start.elapsed().as_secs_f64();
+        let per_second = events as f64 / seconds;
+        Ok(writeln!(std::io::stdout(), "{events} events in {seconds:.3} s: {per_second:.0} a second")?)
+    });
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("log: {error:#}");
             ExitCode::FAILURE

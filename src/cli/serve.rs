@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use mio::net::TcpListener;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
+use crate::chat::State;
 use crate::chat::policy::Policy;
-use crate::chat::{Seq, State};
 use crate::clock::{self, LogClock};
+use crate::derive::Follower;
 use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
 use crate::server::credentials::{Credentials, CredentialsError};
-use crate::server::event_loop::{self, Parts};
+use crate::server::event_loop::{self, EventLoop, Parts};
 use crate::server::index::{Index, Position};
 use crate::server::{Hub, HubOptions, Now, ReadLines};
 
@@ -73,7 +73,10 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
     let (log, state, index) = open(disk)?;
-    let listener = bind(SocketAddr::new(arguments.bind, arguments.port))?;
+    let address = SocketAddr::new(arguments.bind, arguments.port);
+    let listener = event_loop::listen(address).with_context(|| {
+        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
+    })?;
     let address = listener.local_addr()?;
 
     let options = HubOptions {
@@ -86,7 +89,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let mut clock = LogClock::new(log.at());
     let now = Now { at: clock.now(), tick: clock::monotonic() };
     let hub = Hub::new(options, policy, state, index, log.root().to_string(), log.room_bytes(), now);
-    greet(address)?;
+    let follower = Follower::spawn(&arguments.data, &events, log.seq()).context("the derived files cannot be kept")?;
 
     let file = arguments.credentials.clone();
     let parts = Parts {
@@ -97,10 +100,13 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         reload: Box::new(move || read_accounts(&file, failures_max)),
         read_lines: read_lines(&events),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
-        on_durable: Box::new(|_: Seq| {}),
+        on_durable: Box::new(follower.teller()),
     };
-    event_loop::run(parts)?;
-    Ok(())
+    let event_loop = EventLoop::new(parts)?;
+    greet(address)?;
+    let served = event_loop.run();
+    follower.close();
+    Ok(served?)
 }
 
 fn failures_max(typed: &str) -> anyhow::Result<u32> {
@@ -135,13 +141,6 @@ fn open(disk: Disk) -> anyhow::Result<(Log<Disk>, State, Index)> {
     // Room for the first commands.
     log.tend(clock::monotonic())?;
     Ok((log, state, index))
-}
-
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    // The listener may take its port again at once after a restart: mio sets SO_REUSEADDR.
-    TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
-    })
 }
 
 /// Says that the server is ready. Who started it may already be gone: that is no failure.

@@ -66,11 +66,13 @@ enum End {
 #[derive(Debug)]
 pub struct LogReader {
     directory: PathBuf,
-    /// Whether one segment is all that is read.
-    is_single: bool,
+    /// The one segment that is read, if it is not all of them.
+    only: Option<Seq>,
     end: End,
     /// The last event that may be read.
     through: Seq,
+    /// In a copy without HEAD: the segment and its length that `through` was found in.
+    judged: Option<(Seq, u64)>,
     next_seq: Seq,
     open: Option<OpenSegment>,
     buffer: Vec<u8>,
@@ -108,9 +110,10 @@ impl LogReader {
         };
         let mut reader = Self {
             directory,
-            is_single: only.is_some(),
+            only,
             end: End::Head(None),
             through: 0,
+            judged: None,
             next_seq: first,
             open: None,
             buffer: Vec::new(),
@@ -132,18 +135,22 @@ impl LogReader {
         self.through
     }
 
+    /// The event that is read next, if it is there.
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
     /// Goes to the first event from `seq` on.
     ///
     /// # Errors
     /// The log cannot be read.
     pub fn seek(&mut self, seq: Seq) -> Result<(), ReadError> {
-        if !self.is_single {
-            self.open = None;
-            let first = segments(&self.directory)?.first().copied().unwrap_or(1);
-            self.next_seq = seq.max(first);
-        } else if seq > self.next_seq {
-            self.next_seq = seq;
-        }
+        let first = match self.only {
+            Some(only) => only,
+            None => segments(&self.directory)?.first().copied().unwrap_or(1),
+        };
+        self.open = None;
+        self.next_seq = seq.max(first);
         Ok(())
     }
 
@@ -152,7 +159,10 @@ impl LogReader {
     /// # Errors
     /// The log cannot be read.
     pub fn seek_time(&mut self, at: Timestamp) -> Result<(), ReadError> {
-        let segment = if self.is_single { self.next_seq } else { self.segment_at(at)? };
+        let segment = match self.only {
+            Some(only) => only,
+            None => self.segment_at(at)?,
+        };
         let wanted = at.to_rfc3339();
         let is_before = |line: &[u8]| event_start(line).is_some_and(|(_, time)| *time < wanted[..]);
         self.open_segment(segment, is_before)?;
@@ -189,6 +199,7 @@ impl LogReader {
                 if self.next_seq > self.through {
                     return Ok(None);
                 }
+                self.forget_read_ahead();
             }
             if self.open.is_none() && !self.find_segment()? {
                 return Ok(None);
@@ -207,12 +218,6 @@ impl LogReader {
             let Some((seq, _)) = event_start(line) else {
                 return Err(self.damage("the line is neither an event nor a commit".into()));
             };
-            if seq > self.through {
-                // Its batch is not acknowledged yet: it stays for the next call.
-                self.start = range.start;
-                self.lines_passed -= 1;
-                return Ok(None);
-            }
             if seq < self.next_seq {
                 continue;
             }
@@ -222,6 +227,15 @@ impl LogReader {
             self.next_seq = seq + 1;
             return Ok(Some((seq, range)));
         }
+    }
+
+    /// What was read beyond the acknowledged may have been cut off since, and other events written in its place.
+    fn forget_read_ahead(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.offset -= (self.buffer.len() - self.start) as u64;
+        }
+        self.buffer.clear();
+        self.start = 0;
     }
 
     /// Cuts a line off the buffer, and fills it where it holds none; `None` at the end of the file.
@@ -255,11 +269,11 @@ impl LogReader {
     }
 
     fn find_segment(&mut self) -> Result<bool, ReadError> {
-        let segments = segments(&self.directory)?;
-        let place = segments.partition_point(|first| *first <= self.next_seq);
-        let Some(segment) = place.checked_sub(1).and_then(|place| segments.get(place)).copied() else {
-            return Ok(false);
+        let segment = match self.only {
+            Some(only) => Some(only),
+            None => segments(&self.directory)?.into_iter().rfind(|first| *first <= self.next_seq),
         };
+        let Some(segment) = segment else { return Ok(false) };
         let wanted = self.next_seq;
         self.open_segment(segment, |line| event_start(line).is_some_and(|(seq, _)| seq < wanted))?;
         Ok(true)
@@ -267,7 +281,7 @@ impl LogReader {
 
     /// At the end of a segment's file: goes on with the next one, if it is there.
     fn go_to_next_segment(&mut self) -> Result<bool, ReadError> {
-        if self.is_single {
+        if self.only.is_some() {
             return Ok(false);
         }
         let next = self.next_seq;
@@ -333,16 +347,22 @@ impl LogReader {
     }
 
     /// In a copy without HEAD: the last event that a commit covers.
-    fn last_committed(&self) -> Result<Seq, ReadError> {
-        let newest = if self.is_single { Some(self.next_seq) } else { segments(&self.directory)?.last().copied() };
-        let Some(newest) = newest.filter(|newest| !self.is_single || self.through == 0 || *newest <= self.through)
-        else {
-            return Ok(self.through);
+    fn last_committed(&mut self) -> Result<Seq, ReadError> {
+        let newest = match self.only {
+            Some(only) => Some(only),
+            None => segments(&self.directory)?.last().copied(),
         };
+        let Some(newest) = newest else { return Ok(self.through) };
         let path = self.directory.join(segment_name(newest));
-        let bytes = ReadFile::open(&path).and_then(|file| file.read());
-        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
+        let disk = |source| ReadError::Disk { path: path.clone(), source };
+        let file = ReadFile::open(&path).map_err(disk)?;
+        let judged = Some((newest, file.length().map_err(disk)?));
+        if self.judged == judged {
+            return Ok(self.through);
+        }
+        let bytes = file.read().map_err(disk)?;
         let walk = walk(&bytes).map_err(|error| ReadError::Damage(Damage::of_header(newest, &error)))?;
+        self.judged = judged;
         Ok(walk.good.seq)
     }
 

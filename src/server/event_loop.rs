@@ -4,6 +4,7 @@
 //! carry out what the hub asks for; write each socket once.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,8 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::chat::Policy;
 use crate::clock::{self, LogClock};
@@ -88,8 +90,18 @@ struct Socket {
     is_shut: bool,
 }
 
-struct EventLoop {
+/// The signals of the operator, as pipes that wake the loop.
+struct Signals {
+    stop: UnixStream,
+    reload: UnixStream,
+    /// Once it is set, the next signal to stop ends the process at once, also while the loop waits for the disk.
+    is_stopping: Arc<AtomicBool>,
+}
+
+/// The loop, ready to serve.
+pub struct EventLoop {
     poll: Poll,
+    signals: Signals,
     hub: Hub,
     clock: LogClock,
     listener: Option<TcpListener>,
@@ -108,59 +120,61 @@ struct EventLoop {
     stop_by: Option<Instant>,
 }
 
-/// Serves until a signal stops it.
+/// A listening socket. Its port may be taken again at once after a restart: mio sets SO_REUSEADDR.
 ///
 /// # Errors
-/// The log or the machine failed.
-pub fn run(parts: Parts) -> Result<(), ServerError> {
-    let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut stop = signal_pipe(&[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
-    let mut reload_pipe = signal_pipe(&[signal_hook::consts::SIGHUP])?;
-    poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
-    poll.registry().register(&mut reload_pipe, RELOAD, Interest::READABLE)?;
-    // A second signal ends the process at once, also while the loop waits for the disk.
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
-    }
-
-    let log_waker = Arc::clone(&waker);
-    let writer = writer(Box::new(move || drop(log_waker.wake())))?;
-    let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
-    let mut event_loop = EventLoop {
-        poll,
-        hub,
-        clock,
-        listener: Some(listener),
-        accept_again: None,
-        sockets: Vec::new(),
-        ready: Vec::new(),
-        buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
-        credentials,
-        reload,
-        writer,
-        jobs,
-        read,
-        console: Console::spawn(limits::CONSOLE_BYTES_MAX),
-        on_durable,
-        stop_by: None,
-    };
-    event_loop.serve(&mut stop, &mut reload_pipe, &stopping)?;
-    event_loop.console.close();
-    event_loop.writer.close()?;
-    Ok(())
+/// The address is not of this machine, or taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
 }
 
 impl EventLoop {
-    fn serve(
-        &mut self,
-        stop: &mut UnixStream,
-        reload: &mut UnixStream,
-        stopping: &AtomicBool,
-    ) -> Result<(), ServerError> {
+    /// Puts the loop together. From now on connections queue, and signals wait to be heeded.
+    ///
+    /// # Errors
+    /// The machine has no thread, file or memory to give.
+    pub fn new(parts: Parts) -> Result<Self, ServerError> {
+        let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let signals = Signals::register(poll.registry())?;
+        let log_waker = Arc::clone(&waker);
+        let writer = writer(Box::new(move || drop(log_waker.wake())))?;
+        let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
+        Ok(Self {
+            poll,
+            signals,
+            hub,
+            clock,
+            listener: Some(listener),
+            accept_again: None,
+            sockets: Vec::new(),
+            ready: Vec::new(),
+            buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
+            credentials,
+            reload,
+            writer,
+            jobs,
+            read,
+            console: Console::spawn(limits::CONSOLE_BYTES_MAX),
+            on_durable,
+            stop_by: None,
+        })
+    }
+
+    /// Serves until a signal stops it.
+    ///
+    /// # Errors
+    /// The log or the machine failed.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        self.serve()?;
+        self.console.close();
+        self.writer.close()?;
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<(), ServerError> {
         let mut events = Events::with_capacity(1_024);
         self.carry_out()?;
         loop {
@@ -177,12 +191,12 @@ impl EventLoop {
                     LISTENER => self.accept_again = Some(now.tick),
                     WAKER => {}
                     STOP => {
-                        drain(stop);
-                        stopping.store(true, Ordering::Relaxed);
+                        drain(&mut self.signals.stop);
+                        self.signals.is_stopping.store(true, Ordering::Relaxed);
                         self.begin_stop(now);
                     }
                     RELOAD => {
-                        drain(reload);
+                        drain(&mut self.signals.reload);
                         self.read_accounts_again(now);
                     }
                     Token(token) => self.note_readiness(token - FIRST_CONNECTION, event),
@@ -445,6 +459,20 @@ impl EventLoop {
             }
             Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
         }
+    }
+}
+
+impl Signals {
+    fn register(registry: &Registry) -> io::Result<Self> {
+        let mut stop = signal_pipe(&[SIGTERM, SIGINT])?;
+        let mut reload = signal_pipe(&[SIGHUP])?;
+        registry.register(&mut stop, STOP, Interest::READABLE)?;
+        registry.register(&mut reload, RELOAD, Interest::READABLE)?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
+        }
+        Ok(Self { stop, reload, is_stopping })
     }
 }
 

@@ -175,15 +175,14 @@ fn spawn(directory: &Path, port: u16, options: &[String]) -> (Child, Receiver<St
     let (lines, console) = mpsc::channel();
     // Ends with the server's console.
     std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-    loop {
-        let Ok(line) = console.recv_timeout(HANG) else {
-            let _ = child.kill();
-            panic!("no server: {}", std::fs::read_to_string(directory.join("errors.txt")).unwrap());
-        };
-        if let Some(address) = line.strip_prefix("listening on ") {
-            return (child, console, address.parse().unwrap());
-        }
-    }
+    let listening = std::iter::from_fn(|| console.recv_timeout(HANG).ok())
+        .find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
+    let Some(address) = listening else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("no server: {}", std::fs::read_to_string(directory.join("errors.txt")).unwrap());
+    };
+    (child, console, address.parse().unwrap())
 }
 
 /// One connection.

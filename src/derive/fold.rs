@@ -1,0 +1,216 @@
+//! The fold of the log into the derived files' lines: pure, the same on every machine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use indexmap::IndexMap;
+
+use super::form::LineWriter;
+use crate::chat::{Event, Record, SessionId};
+use crate::clock::Timestamp;
+use crate::names::{GroupName, UserName};
+
+/// A derived file that only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Journal {
+    /// All private messages: number, time, receiver, text.
+    Messages,
+    /// The messages of one group: number, time, sender, text.
+    Group(GroupName),
+}
+
+/// What the log so far adds up to for the derived files.
+#[derive(Debug, Default)]
+pub struct Derived {
+    messages: u64,
+    group_messages: HashMap<GroupName, u64>,
+    /// By number, which rises with the time of login.
+    sessions: BTreeMap<SessionId, Presence>,
+    words: TimeWords,
+}
+
+/// The lines by which files grow.
+#[derive(Debug, Default)]
+pub struct Growth {
+    lines: IndexMap<Journal, LineWriter>,
+    /// About how many bytes the lines have.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Presence {
+    since: Timestamp,
+    user: UserName,
+    ip: IpAddr,
+    udp_port: Option<u16>,
+}
+
+impl Journal {
+    /// The name of its file. Names of groups have letters and digits only.
+    pub fn file_name(self) -> String {
+        match self {
+            Self::Messages => "messagelog.txt".into(),
+            Self::Group(group) => format!("{group}_messagelog.txt"),
+        }
+    }
+}
+
+impl Derived {
+    /// Folds an event: what it adds to files goes to `growth`. Gives whether it changed who is logged in.
+    pub fn apply(&mut self, record: &Record, growth: &mut Growth) -> bool {
+        match &record.event {
+            Event::Message { to, text, .. } => {
+                self.messages += 1;
+                let fields = [self.words.of(record.at), to.as_str(), text.as_str()];
+                growth.put(Journal::Messages, self.messages, fields);
+            }
+            Event::GroupMessage { group, from, text, .. } => {
+                let number = self.group_messages.entry(*group).or_default();
+                *number += 1;
+                let fields = [self.words.of(record.at), from.as_str(), text.as_str()];
+                growth.put(Journal::Group(*group), *number, fields);
+            }
+            Event::GroupCreated { group, .. } => growth.make(Journal::Group(*group)),
+            Event::Login { user, session, ip, udp_port, .. } => {
+                let presence = Presence { since: record.at, user: *user, ip: *ip, udp_port: *udp_port };
+                self.sessions.insert(*session, presence);
+                return true;
+            }
+            Event::Logout { session, .. } => return self.sessions.remove(session).is_some(),
+            Event::ServerStarted { .. } => return !std::mem::take(&mut self.sessions).is_empty(),
+            _ => {}
+        }
+        false
+    }
+
+    /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order
+    /// of the logins.
+    pub fn userlog(&self) -> Vec<u8> {
+        let mut lines = LineWriter::default();
+        for (number, presence) in (1..).zip(self.sessions.values()) {
+            let Presence { since, user, ip, udp_port } = presence;
+            let port = udp_port.unwrap_or(0).to_string();
+            lines.put(number, &[&since.to_utc_words(), user.as_str(), &ip.to_string(), &port]);
+        }
+        lines.into_bytes()
+    }
+}
+
+impl Growth {
+    /// About how many bytes the lines have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The lines of each file, each with its line feed; none for a file that has only been made.
+    pub fn into_lines(self) -> Vec<(Journal, Vec<u8>)> {
+        self.lines.into_iter().map(|(journal, lines)| (journal, lines.into_bytes())).collect()
+    }
+
+    fn put(&mut self, journal: Journal, number: u64, fields: [&str; 3]) {
+        self.bytes += fields.iter().map(|field| field.len()).sum::<usize>();
+        self.lines.entry(journal).or_default().put(number, &fields);
+    }
+
+    fn make(&mut self, journal: Journal) {
+        self.lines.entry(journal).or_default();
+    }
+}
+
+/// The words of a moment, remembered while its second lasts: to make them costs more than the rest of a line.
+#[derive(Debug, Default)]
+struct TimeWords {
+    second: Option<u64>,
+    words: String,
+}
+
+impl TimeWords {
+    fn of(&mut self, at: Timestamp) -> &str {
+        let second = at.as_ms() / 1_000;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.words = at.to_utc_words();
+        }
+        &self.words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::LogoutReason;
+
+    fn fold(events: Vec<Event>) -> (String, BTreeMap<String, String>) {
+        let (mut derived, mut growth) = (Derived::default(), Growth::default());
+        for (seq, event) in (1..).zip(events) {
+            let at = Timestamp::from_ms(1_685_631_600_000 + seq * 1_000);
+            derived.apply(&Record { seq, at, event }, &mut growth);
+        }
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let lines = growth.into_lines().into_iter().map(|(journal, lines)| (journal.file_name(), text(lines)));
+        (text(derived.userlog()), lines.collect())
+    }
+
+    fn message(from: &str, to: &str, text: &str) -> Event {
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        Event::Message { from, to, text: text.parse().unwrap(), origin: None }
+    }
+
+    fn group_message(group: &str, from: &str, text: &str) -> Event {
+        let (group, from) = (group.parse().unwrap(), from.parse().unwrap());
+        Event::GroupMessage { group, from, text: text.parse().unwrap(), origin: None }
+    }
+
+    fn login(user: &str, session: SessionId, udp_port: Option<u16>) -> Event {
+        let ip = "127.0.0.1".parse().unwrap();
+        Event::Login { user: user.parse().unwrap(), session, ip, udp_port, device: None }
+    }
+
+    #[test]
+    fn private_messages_name_the_receiver_and_are_numbered_over_all_users() {
+        let (_, files) =
+            fold(vec![message("yoda", "han", "a"), message("leia", "luke", "b"), message("han", "yoda", "c")]);
+        assert_eq!(
+            files["messagelog.txt"],
+            "1; 01 Jun 2023 15:00:01; han; a\n2; 01 Jun 2023 15:00:02; luke; b\n3; 01 Jun 2023 15:00:03; yoda; c\n"
+        );
+    }
+
+    #[test]
+    fn group_messages_name_the_sender_and_are_numbered_by_group() {
+        let (_, files) = fold(vec![
+            group_message("jedi", "yoda", "a"),
+            group_message("falcon", "han", "b"),
+            group_message("jedi", "luke", "c"),
+        ]);
+        assert_eq!(
+            files["jedi_messagelog.txt"],
+            "1; 01 Jun 2023 15:00:01; yoda; a\n2; 01 Jun 2023 15:00:03; luke; c\n"
+        );
+        assert_eq!(files["falcon_messagelog.txt"], "1; 01 Jun 2023 15:00:02; han; b\n");
+    }
+
+    #[test]
+    fn a_groups_file_is_there_from_the_groups_creation() {
+        let (group, by) = ("jedi".parse().unwrap(), "yoda".parse().unwrap());
+        let (_, files) = fold(vec![Event::GroupCreated { group, by, invited: vec![], origin: None }]);
+        assert_eq!(files["jedi_messagelog.txt"], "");
+    }
+
+    #[test]
+    fn lines_of_users_move_up_at_a_logout_and_are_numbered_again() {
+        let logout = Event::Logout { user: "yoda".parse().unwrap(), session: 1, reason: LogoutReason::Logout };
+        let (userlog, _) =
+            fold(vec![login("yoda", 1, None), login("han", 2, Some(6_000)), login("leia", 3, None), logout]);
+        assert_eq!(
+            userlog,
+            "1; 01 Jun 2023 15:00:02; han; 127.0.0.1; 6000\n2; 01 Jun 2023 15:00:03; leia; 127.0.0.1; 0\n"
+        );
+    }
+
+    #[test]
+    fn a_start_of_the_server_ends_all_sessions() {
+        let start = Event::ServerStarted { version: "1".into() };
+        assert_eq!(fold(vec![login("yoda", 1, None), start]).0, "");
+    }
+}

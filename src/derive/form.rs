@@ -1,0 +1,180 @@
+//! The form of a line: fields behind `; `, from which every text reads back exactly.
+//!
+//! Written and read by the `csv` crate with the delimiter `;`, every field after the first beginning with one space that
+//! is part of it. Backslash, line feed, carriage return and other controls stand as `\\`, `\n`, `\r` and `\u00XX`, so
+//! that one message is one line and no text can forge another.
+
+use std::io;
+
+use crate::chat::json;
+
+/// The bytes that a file's lines are collected in before they move on, where lines are short.
+const LINE_BYTES_USUAL: usize = 256;
+
+/// Lines in the making.
+#[derive(Debug)]
+pub(super) struct LineWriter {
+    lines: csv::Writer<Vec<u8>>,
+    field: Vec<u8>,
+}
+
+impl Default for LineWriter {
+    fn default() -> Self {
+        let mut form = csv::WriterBuilder::new();
+        form.delimiter(b';').terminator(csv::Terminator::Any(b'\n')).buffer_capacity(LINE_BYTES_USUAL);
+        Self { lines: form.from_writer(Vec::new()), field: Vec::new() }
+    }
+}
+
+impl LineWriter {
+    /// Appends a line.
+    pub(super) fn put(&mut self, number: u64, fields: &[&str]) {
+        self.field.clear();
+        json::number(number, &mut self.field);
+        self.put_field();
+        for field in fields {
+            self.field.clear();
+            self.field.push(b' ');
+            escape(field, &mut self.field);
+            self.put_field();
+        }
+        self.lines.write_record(None::<&[u8]>).expect("lines of a file have equally many fields");
+    }
+
+    /// All lines, each with its line feed.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.lines.into_inner().expect("writing to memory cannot fail")
+    }
+
+    fn put_field(&mut self) {
+        self.lines.write_field(&self.field).expect("writing to memory cannot fail");
+    }
+}
+
+/// Why a file is none of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum FieldError {
+    /// It cannot be read, or has no lines of fields.
+    #[error(transparent)]
+    Csv(#[from] csv::Error),
+    /// A field is not as it is written.
+    #[error("{0:?} is no field of a derived file")]
+    Field(String),
+}
+
+/// Reads the lines of a derived file: each its number and further fields, as they were before they were written.
+pub fn read(file: impl io::Read) -> impl Iterator<Item = Result<Vec<String>, FieldError>> {
+    let mut form = csv::ReaderBuilder::new();
+    form.delimiter(b';').has_headers(false).terminator(csv::Terminator::Any(b'\n'));
+    form.from_reader(file).into_records().map(|line| {
+        let line = line?;
+        let plain = |(place, field): (usize, &str)| match place {
+            0 => Ok(field.to_owned()),
+            _ => field.strip_prefix(' ').and_then(unescape).ok_or_else(|| FieldError::Field(field.to_owned())),
+        };
+        line.iter().enumerate().map(plain).collect()
+    })
+}
+
+fn escape(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c == '\\' || c.is_control()) {
+        let (plain, from_special) = rest.split_at(at);
+        out.extend_from_slice(plain.as_bytes());
+        let mut characters = from_special.chars();
+        match characters.next() {
+            Some('\n') => out.extend_from_slice(b"\\n"),
+            Some('\r') => out.extend_from_slice(b"\\r"),
+            Some('\\') => out.extend_from_slice(b"\\\\"),
+            // Every control lies below U+00A0.
+            Some(control) => out.extend_from_slice(format!("\\u{:04x}", u32::from(control)).as_bytes()),
+            None => {}
+        }
+        rest = characters.as_str();
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// Takes escapes back; `None` where one is not as it is written.
+fn unescape(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        out.push_str(plain);
+        let length = match escaped.bytes().next()? {
+            b'\\' => {
+                out.push('\\');
+                1
+            }
+            b'n' => {
+                out.push('\n');
+                1
+            }
+            b'r' => {
+                out.push('\r');
+                1
+            }
+            b'u' => {
+                out.push(char::from_u32(u32::from_str_radix(escaped.get(1..5)?, 16).ok()?)?);
+                5
+            }
+            _ => return None,
+        };
+        rest = escaped.get(length..)?;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(number: u64, fields: &[&str]) -> String {
+        let mut lines = LineWriter::default();
+        lines.put(number, fields);
+        String::from_utf8(lines.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_ancestors_form() {
+        assert_eq!(
+            line(1, &["01 Jun 2022 21:30:04", "Yoda", "129.64.1.11", "6666"]),
+            "1; 01 Jun 2022 21:30:04; Yoda; 129.64.1.11; 6666\n"
+        );
+    }
+
+    #[test]
+    fn a_text_with_separators_or_quotes_is_quoted_with_its_space() {
+        assert_eq!(line(1, &["a;b"]), "1;\" a;b\"\n");
+        assert_eq!(line(1, &["say \"hi\""]), "1;\" say \"\"hi\"\"\"\n");
+    }
+
+    #[test]
+    fn controls_are_escaped_so_that_a_text_is_one_line() {
+        assert_eq!(line(7, &["a\nb\r\t\\n\u{1b}\u{7f}\u{85}é"]), "7; a\\nb\\r\\u0009\\\\n\\u001b\\u007f\\u0085é\n");
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_no_field() {
+        for bad in ["1;no space", "1; \\x", "1; \\u00", "1; \\uzzzz", "1; \\"] {
+            assert!(read(bad.as_bytes()).next().unwrap().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_reads_back_and_is_one_line(texts in proptest::collection::vec(".*|[\\x00-\\x20;\"\\\\n\\u{80}-\\u{a0}]*", 1..4)) {
+            let fields: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let mut lines = LineWriter::default();
+            lines.put(1, &fields);
+            lines.put(2, &fields);
+            let bytes = lines.into_bytes();
+            prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 2);
+            let back: Vec<Vec<String>> = read(&*bytes).collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(&back[0][1..], &texts[..]);
+            prop_assert_eq!(&back[1][1..], &texts[..]);
+        }
+    }
+}
