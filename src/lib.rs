@@ -12,6 +12,8 @@ pub mod protocol;
 
 pub mod eventlog;
 
+pub mod transfer;
+
 pub mod server;
 
 pub mod cli;
