@@ -1,4 +1,5 @@
 //! Engines of several clients in one loop on the loopback network, and relays between them that do damage by a seed.
+#![allow(dead_code, reason = "each test uses the parts that it needs")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -166,8 +167,28 @@ impl World {
         let known_to_second = sockets[1].local_addr().unwrap();
         let known_to_first = sockets[0].local_addr().unwrap();
         let random = Random::new(self.random.next());
-        self.relays.push(Relay { ends, sockets, damage, random, held: None, passed: 0 });
+        self.relays.push(Relay { ends, sockets, damage, random, held: None, passed_bytes: 0 });
         [known_to_second, known_to_first]
+    }
+
+    /// Begins a transfer through a relay that breaks after so many bytes, and runs until it has.
+    pub fn break_after(&mut self, transfer: TransferId, from: usize, to: usize, path: &Path, bytes: usize) {
+        let damage = Damage { breaks_after_bytes: bytes as u64, ..Damage::default() };
+        let addresses = self.relay(from, to, damage);
+        self.introduce_by(transfer, from, to, path, addresses);
+        self.run_until("the relay breaks", |world| world.relays.last().is_some_and(Relay::is_broken));
+    }
+
+    /// Lets everything pass the last relay again.
+    pub fn mend(&mut self) {
+        if let Some(relay) = self.relays.last_mut() {
+            relay.damage.breaks_after_bytes = 0;
+        }
+    }
+
+    /// Bytes that passed the last relay.
+    pub fn passed_bytes(&self) -> u64 {
+        self.relays.last().map_or(0, |relay| relay.passed_bytes)
     }
 
     /// Runs until a condition holds.
@@ -223,6 +244,14 @@ impl World {
         })
     }
 
+    /// Lets time pass in steps until a condition holds, for what only the clock brings about.
+    pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        self.run_until(what, |world| {
+            world.skip(Duration::from_secs(1));
+            holds(world)
+        });
+    }
+
     /// Runs until a transfer has ended at some clients, and gives how.
     pub fn endings<const N: usize>(
         &mut self,
@@ -267,8 +296,8 @@ pub struct Damage {
     pub doubled: usize,
     pub late: usize,
     pub flipped: usize,
-    /// Datagrams after which nothing passes any more; 0 is never.
-    pub breaks_after: u64,
+    /// Bytes after which nothing passes until the relay is mended; 0 is never.
+    pub breaks_after_bytes: u64,
 }
 
 /// Two sockets between two clients: what one hears, the other says to the other client.
@@ -278,18 +307,23 @@ struct Relay {
     damage: Damage,
     random: Random,
     held: Option<(usize, Vec<u8>)>,
-    passed: u64,
+    passed_bytes: u64,
 }
 
 impl Relay {
+    fn is_broken(&self) -> bool {
+        let after = self.damage.breaks_after_bytes;
+        after != 0 && self.passed_bytes >= after
+    }
+
     fn pass(&mut self, side: usize) {
         let mut buffer = vec![0; 65_536];
         while let Ok((length, _)) = self.sockets[side].recv_from(&mut buffer) {
-            self.passed += 1;
-            let damage = self.damage;
-            if damage.breaks_after != 0 && self.passed > damage.breaks_after {
+            if self.is_broken() {
                 continue;
             }
+            self.passed_bytes += length as u64;
+            let damage = self.damage;
             let mut bytes = buffer[..length].to_vec();
             let mut happens = |per_thousand: usize| self.random.below(1_000) < per_thousand;
             let (is_lost, is_doubled) = (happens(damage.lost), happens(damage.doubled));
