@@ -15,6 +15,7 @@ pub mod eventlog;
 pub mod derive;
 
 pub mod replay;
+pub mod transfer;
 
 pub mod server;
 
