@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand with its arguments, its help and its run.
 
+pub mod connect;
 pub mod exit;
 pub mod serve;
 
@@ -20,6 +21,8 @@ struct Arguments {
 enum Subcommands {
     /// Run the server.
     Serve(serve::ServeArgs),
+    /// Connect to a server and chat.
+    Connect(connect::ConnectArgs),
 }
 
 /// Runs the program with the process's arguments.
@@ -33,10 +36,11 @@ pub fn run() -> Exit {
         }
     };
     let done = match &arguments.command {
-        Subcommands::Serve(arguments) => serve::run(arguments),
+        Subcommands::Serve(arguments) => serve::run(arguments).map(|()| Exit::Done),
+        Subcommands::Connect(arguments) => connect::run(arguments),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(failure) => {
             eprintln!("messenger: {failure:#}");
             Exit::of(&failure)

@@ -14,4 +14,8 @@ pub mod eventlog;
 
 pub mod server;
 
+pub mod transfer;
+
+pub mod client;
+
 pub mod cli;
