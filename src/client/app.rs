@@ -250,6 +250,8 @@ pub(super) enum Leaving {
 /// Where the dialogue stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// There has been no connection yet.
+    Connecting,
     AskName,
     AskPassword,
     Opening,
@@ -300,13 +302,13 @@ pub struct App {
 impl App {
     /// A client that is about to connect.
     pub fn new(options: Options, now: Instant) -> Self {
-        let (user, password) = (options.user, options.password.clone());
+        let (user, password) = (options.user, options.password.clone().unwrap_or_default());
         let link = Link::new(options.seed, now);
-        let mut app = Self {
+        Self {
             options,
-            phase: Phase::AskName,
+            phase: Phase::Connecting,
             user,
-            password: password.clone().unwrap_or_default(),
+            password,
             device: None,
             engine: None,
             addresses: Vec::new(),
@@ -330,9 +332,7 @@ impl App {
             out: Vec::new(),
             out_sent: 0,
             input: LineCutter::new(SERVER_LINE_BYTES_MAX),
-        };
-        app.begin_dialogue(password.is_some());
-        app
+        }
     }
 
     /// The next thing to be done.
@@ -353,7 +353,7 @@ impl App {
         match self.phase {
             Phase::AskName => Prompt::UserName,
             Phase::AskPassword => Prompt::Password,
-            Phase::Opening | Phase::LoggingIn => Prompt::None,
+            Phase::Connecting | Phase::Opening | Phase::LoggingIn => Prompt::None,
             Phase::Chatting => Prompt::Command,
         }
     }

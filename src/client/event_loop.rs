@@ -15,7 +15,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use uuid::Uuid;
 
-use super::app::{App, Ending, Keep, Opened, Output};
+use super::app::{App, Ending, Keep, Opened, Output, Prompt};
 use super::engine::Sharing;
 use super::interface::{Interface, Typed};
 use super::limits;
@@ -96,6 +96,8 @@ struct Shell {
     state: Option<State>,
     /// How far all has been shown: kept once it is printed.
     cursor: Option<(Uuid, Seq)>,
+    /// Whether more may have been typed than was taken.
+    has_typed_more: bool,
     buffer: Box<[u8]>,
     server: String,
     addresses: Vec<SocketAddr>,
@@ -123,6 +125,7 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
         sharing: None,
         state: None,
         cursor: None,
+        has_typed_more: false,
         buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
         server: parts.server,
         addresses: parts.addresses,
@@ -174,9 +177,8 @@ impl Shell {
                     self.say_goodbye();
                     return Ok(ending);
                 }
-            } else if self.app.wants_line() {
-                self.interface.ask(self.app.prompt());
             }
+            self.interface.ask(self.app.prompt());
             if let Err(error) = self.poll.poll(&mut events, self.patience(close_by)) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -212,7 +214,8 @@ impl Shell {
 
     /// How long to wait for something to happen.
     fn patience(&self, close_by: Option<Instant>) -> Option<Duration> {
-        if matches!(self.chat, Chat::Up { is_readable: true, .. }) && self.may_read() {
+        let has_bytes = matches!(self.chat, Chat::Up { is_readable: true, .. }) && self.may_read();
+        if has_bytes || (self.has_typed_more && self.app.wants_line()) {
             return Some(Duration::ZERO);
         }
         let connecting = match &self.chat {
@@ -226,14 +229,23 @@ impl Shell {
         Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
     }
 
+    /// Takes what is typed: commands as they come, and of the dialogue before them one answer a turn.
     fn take_typed(&mut self, now: Instant) {
+        self.has_typed_more = true;
         while self.app.wants_line() {
+            let prompt = self.app.prompt();
             match self.interface.take() {
                 Some(Typed::Line(line)) => self.app.handle_line(&line, now),
                 Some(Typed::Bad(why)) => self.app.handle_bad_line(why),
                 Some(Typed::End) => self.app.handle_input_end(),
                 Some(Typed::Interrupt) => self.app.handle_interrupt(now),
-                None => return,
+                None => {
+                    self.has_typed_more = false;
+                    return;
+                }
+            }
+            if prompt != Prompt::Command {
+                return;
             }
         }
     }

@@ -94,7 +94,11 @@ impl LineInterface {
         let is_behind_prompt = self.way == Way::Terminal && self.input.is_asked();
         let before = if is_behind_prompt { "\n" } else { "" };
         self.printer.print(format!("{before}{text}\n"));
-        self.is_prompt_due = true;
+        if self.way == Way::Pipe && self.prompt == Prompt::Command {
+            self.show_prompt(COMMAND_PROMPT);
+        } else {
+            self.is_prompt_due = true;
+        }
     }
 
     fn show_prompt(&mut self, text: &str) {

@@ -135,8 +135,10 @@ impl App {
     pub fn handle_connected(&mut self, now: Instant) {
         self.clear_buffers();
         self.link.stand = Stand::Up { last_life: now, pinged_at: None, login_by: None, is_logged_in: false };
-        if matches!(self.phase, Phase::LoggingIn | Phase::Chatting) {
-            self.send_login(now);
+        match self.phase {
+            Phase::Connecting => self.begin_dialogue(),
+            Phase::LoggingIn | Phase::Chatting => self.send_login(now),
+            Phase::AskName | Phase::AskPassword | Phase::Opening => {}
         }
     }
 
@@ -165,7 +167,7 @@ impl App {
             return;
         }
         match self.phase {
-            Phase::AskName | Phase::AskPassword | Phase::Opening => self.link.stand = Stand::Unwanted,
+            Phase::Connecting | Phase::AskName | Phase::AskPassword | Phase::Opening => self.link.stand = Stand::Unwanted,
             Phase::LoggingIn if self.link.attempts >= 3 => {
                 self.show(Show::Notice("The server closes every connection before the login is answered.".into()));
                 self.end(Ending::CannotConnect);

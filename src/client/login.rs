@@ -8,12 +8,12 @@ use crate::names::UserName;
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, LoginFrame, sentence};
 
 impl App {
-    pub(super) fn begin_dialogue(&mut self, has_password: bool) {
+    pub(super) fn begin_dialogue(&mut self) {
         self.show(Show::Notice("Please login".into()));
         match self.user {
-            Some(user) if has_password => self.open(user),
+            Some(user) if self.options.password.is_some() => self.open(user),
             Some(_) => self.phase = Phase::AskPassword,
-            None => {}
+            None => self.phase = Phase::AskName,
         }
     }
 
