@@ -39,13 +39,8 @@ fn send(mib: u64, directory: &Path, delay: Duration, lost: u64) {
     let path = directory.join("file.bin");
     write_file(&path, mib);
     let me = std::env::current_exe().unwrap();
-    let mut child = Command::new(me)
-        .arg("receive")
-        .arg(&directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(me).arg("receive").arg(&directory).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let (mut poll, mut engine) = open(&directory, "sender");
     let own = SocketAddr::from((Ipv4Addr::LOCALHOST, engine.udp_port()));
@@ -136,7 +131,11 @@ fn run(poll: &mut Poll, engine: &mut Engine) {
     while engine.is_busy() && clock::monotonic() < until {
         poll.poll(&mut events, Some(Duration::from_millis(5))).unwrap();
         let now = clock::monotonic();
-        events.iter().for_each(|event| if event.token() != WAKER { engine.handle_ready(event, now) });
+        events.iter().for_each(|event| {
+            if event.token() != WAKER {
+                engine.handle_ready(event, now)
+            }
+        });
         engine.handle_timeout(now);
     }
 }
@@ -165,7 +164,8 @@ fn pass(heard: &UdpSocket, told: &UdpSocket, end: SocketAddr, delay: Duration, l
             }
             let _ = told.send_to(&bytes, end);
         }
-        let patience = waiting.front().map(|(due, _)| due.saturating_duration_since(now).max(Duration::from_micros(50)));
+        let patience =
+            waiting.front().map(|(due, _)| due.saturating_duration_since(now).max(Duration::from_micros(50)));
         heard.set_read_timeout(patience).unwrap();
         if let Ok((length, _)) = heard.recv_from(&mut buffer) {
             // Xorshift (Marsaglia, 2003).
