@@ -71,7 +71,7 @@ impl Pair {
                 }
                 continue;
             };
-            self.receive(to, bytes);
+            self.receive(to, &bytes);
         }
         panic!("the two never come to rest");
     }
@@ -95,9 +95,9 @@ impl Pair {
         }
     }
 
-    fn receive(&mut self, side: usize, bytes: Vec<u8>) {
+    fn receive(&mut self, side: usize, bytes: &[u8]) {
         let path = FourTuple::from_remote(address(1 - side));
-        let bytes = BytesMut::from(bytes.as_slice());
+        let bytes = BytesMut::from(bytes);
         match self.endpoints[side].handle(self.now, path, None, bytes, &mut Vec::new()) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => self.connection(side).handle_event(event),
             Some(DatagramEvent::NewConnection(incoming)) => {
