@@ -4,7 +4,7 @@
 //! `cargo run --release --example transfer_speed -- [MIB] [DIRECTORY] [DELAY_MS LOSS_PER_MILLE]`
 //!
 //! With a delay or loss the two talk through a relay in the sender's process that delays each datagram and loses some.
-#![allow(clippy::unwrap_used, reason = "a measurement that meets the unexpected fails")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints, and fails on the unexpected")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -131,11 +131,9 @@ fn run(poll: &mut Poll, engine: &mut Engine) {
     while engine.is_busy() && clock::monotonic() < until {
         poll.poll(&mut events, Some(Duration::from_millis(5))).unwrap();
         let now = clock::monotonic();
-        events.iter().for_each(|event| {
-            if event.token() != WAKER {
-                engine.handle_ready(event, now)
-            }
-        });
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            engine.handle_ready(event, now);
+        }
         engine.handle_timeout(now);
     }
 }

@@ -30,6 +30,9 @@ mod transport;
 mod window;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

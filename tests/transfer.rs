@@ -7,7 +7,7 @@ mod random;
 #[path = "support/transfers.rs"]
 mod transfers;
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
@@ -140,9 +140,9 @@ fn strangers_are_not_answered_and_do_no_harm() {
             let mut bytes: Vec<u8> = (0..length).map(|_| world.random.next().to_le_bytes()[0]).collect();
             let first = [0x00, 0x04, 0x40, 0xC0, 0xC3, 0xE0, 0xF0];
             bytes[0] = *world.random.pick(&first);
-            if let (0xC0.., Some(version)) = (bytes[0], bytes.get_mut(1..5)) {
-                // A version that is spoken, or any.
-                version.copy_from_slice(&world.random.pick(&[1_u32, 0x0A0A_0A0A, 2]).to_be_bytes());
+            if let (true, Some(version)) = (world.random.one_in(2), bytes.get_mut(1..5)) {
+                // The version that is spoken, so that it is looked at further.
+                version.copy_from_slice(&1_u32.to_be_bytes());
             }
             let _ = stranger.send_to(&bytes, receiver);
         }
@@ -376,12 +376,48 @@ fn nobody_there_is_a_clear_failure() {
 }
 
 #[test]
-fn addresses_are_those_of_this_machine() {
+fn addresses_are_those_of_this_machine_and_loopback_only_for_a_chat_on_it() {
     let mut world = World::new(1, 23);
-    let port = world.engine(0).udp_port();
+    let loopback = "127.0.0.1".parse().unwrap();
     // Bound to one address, it has no other.
-    let addresses = world.engine(0).addresses("127.0.0.1".parse().unwrap());
-    assert_eq!(addresses, [std::net::SocketAddr::from(([127, 0, 0, 1], port))]);
+    let only = SocketAddr::new(loopback, world.engine(0).udp_port());
+    assert_eq!(world.engine(0).addresses(loopback), [only]);
+    world.start_program_at(0, "0.0.0.0:0".parse().unwrap());
+    let port = world.engine(0).udp_port();
+    let near = world.engine(0).addresses(loopback);
+    assert_eq!(near.first(), Some(&SocketAddr::new(loopback, port)));
+    let far = world.engine(0).addresses("192.0.2.1".parse().unwrap());
+    assert!(far.iter().all(|address| address.port() == port && address.is_ipv4() && !address.ip().is_loopback()));
+    assert_eq!(near[1..], far);
+}
+
+#[test]
+fn a_socket_for_both_families_reaches_both() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        // A machine without IPv6 has no such socket.
+        return;
+    }
+    let mut world = World::new(2, 24);
+    world.start_program_at(0, "[::]:0".parse().unwrap());
+    for (receiver_at, heard_at) in [("[::]:0", "::1"), ("[::]:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1")] {
+        world.start_program_at(1, receiver_at.parse().unwrap());
+        let path = world.file(0, "a.bin", MIB + 1);
+        let transfer = world.transfer_id();
+        let heard_at = heard_at.parse().unwrap();
+        let addresses = [0, 1].map(|place| SocketAddr::new(heard_at, world.engine(place).udp_port()));
+        world.introduce_by(transfer, 0, 1, &path, addresses);
+        world.arrives(0, 1, transfer, &path);
+    }
+}
+
+#[test]
+fn a_receiver_that_quits_as_soon_as_it_is_done_does_not_make_the_sender_fail() {
+    let mut world = World::new(2, 25);
+    let path = world.file(0, "a.bin", 3 * MIB);
+    let transfer = world.introduce(0, 1, &path);
+    world.run_until("the receiver is done", |world| world.ending(1, transfer).is_some());
+    world.peers[1].engine.take().unwrap().close();
+    world.arrives(0, 1, transfer, &path);
 }
 
 fn is_unlocked(path: &std::path::Path) -> bool {

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_values_of_blocks_make_the_hash_of_the_file_at_every_edge() {
-        let bytes: Vec<u8> = (0..9 * BLOCK_BYTES + 1).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..9 * BLOCK_BYTES + 1).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let sizes = (0..10).flat_map(|blocks| {
             let whole = blocks * BLOCK_BYTES;
             [whole.saturating_sub(1), whole, whole + 1, whole + 1_024, whole + 1_025]

@@ -41,14 +41,24 @@ struct Transfer {
     ticket: Ticket,
     peer: PeerKey,
     punch: Punch,
-    /// When it fails unless its connection stands.
-    deadline: Option<Instant>,
-    /// Its connection; a sender's from when it is tried, a receiver's from when it stands.
-    link: Option<usize>,
+    phase: Phase,
     /// Somebody knew of the transfer and did not hold the peer's key.
     met_wrong_key: bool,
     progress: Progress,
     role: Role,
+}
+
+/// How far its connection is.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// None yet: a sender looks for an address, a receiver waits for its sender, until a moment.
+    Searching { until: Instant },
+    /// A sender's is tried.
+    Connecting { link: usize, until: Instant },
+    /// It stands, and the peer has shown its key.
+    Standing { link: usize },
+    /// It is gone and not needed any more.
+    Alone,
 }
 
 #[derive(Debug)]
@@ -208,7 +218,7 @@ impl Exchange {
         }
         let Some(incoming) = self.links.handle_datagram(datagram, now) else { return };
         let transfer = self.transfers.iter().find(|transfer| {
-            let is_awaited = matches!(transfer.role, Role::Receiving(_)) && transfer.link.is_none();
+            let is_awaited = transfer.awaits_sender();
             is_awaited && incoming.orig_dst_cid().starts_with(&transfer.punch.tag())
         });
         let Some(transfer) = transfer else { return self.links.ignore(incoming) };
@@ -235,10 +245,12 @@ impl Exchange {
                     taken
                 }
             });
-            match (taken, transfer.link) {
-                (Err(failure), _) => self.fail(ticket, failure, now),
-                (Ok(()), Some(link)) => self.links.touch(link),
-                (Ok(()), None) => {}
+            if let Some(link) = transfer.phase.link() {
+                self.links.touch(link);
+            }
+            match taken {
+                Ok(()) => self.conclude(ticket, now),
+                Err(failure) => self.fail(ticket, failure, now),
             }
         }
     }
@@ -255,11 +267,11 @@ impl Exchange {
         for link in self.links.take_touched() {
             self.drive(link, now);
         }
-        let is_late = |transfer: &&Transfer| transfer.deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = |transfer: &&Transfer| transfer.phase.deadline().is_some_and(|deadline| deadline <= now);
         while let Some(late) = self.transfers.iter().find(is_late) {
-            let failure = match late.role {
+            let failure = match (&late.role, late.phase) {
                 _ if late.met_wrong_key => Failure::WrongKey,
-                Role::Sending(_) if late.link.is_none() => Failure::Unreachable,
+                (Role::Sending(_), Phase::Searching { .. }) => Failure::Unreachable,
                 _ => Failure::TimedOut,
             };
             self.fail(late.ticket, failure, now);
@@ -270,9 +282,8 @@ impl Exchange {
     /// When [`Exchange::advance`] or [`Exchange::poll_transmit`] is due.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let transfers = self.transfers.iter().flat_map(|transfer| {
-            let is_searching = transfer.link.is_none();
-            let search = transfer.punch.next_timeout(now).filter(|_| is_searching);
-            search.into_iter().chain(transfer.deadline)
+            let search = transfer.punch.next_timeout(now).filter(|_| transfer.is_searching());
+            search.into_iter().chain(transfer.phase.deadline())
         });
         transfers.chain(self.links.next_timeout()).min()
     }
@@ -285,7 +296,7 @@ impl Exchange {
         buffer: &mut Vec<u8>,
     ) -> Option<Transmit> {
         let answer = self.answers.pop_front();
-        let searching = self.transfers.iter_mut().filter(|transfer| transfer.link.is_none());
+        let searching = self.transfers.iter_mut().filter(|transfer| transfer.is_searching());
         let punch = answer.or_else(|| searching.filter_map(|transfer| transfer.punch.poll_transmit(now)).next());
         if let Some((destination, packet)) = punch {
             buffer.clear();
@@ -299,7 +310,7 @@ impl Exchange {
     /// Connects each sender whose peer has answered.
     fn connect(&mut self, now: Instant, mtu_towards: impl Fn(SocketAddr) -> u16) {
         for transfer in &mut self.transfers {
-            let (Role::Sending(_), None) = (&transfer.role, transfer.link) else { continue };
+            let (Role::Sending(_), Phase::Searching { until }) = (&transfer.role, transfer.phase) else { continue };
             let Some((address, round_trip)) = transfer.punch.chosen(now) else { continue };
             let path =
                 Path { round_trip: Some(round_trip), mtu: mtu_towards(address), window_bytes: self.window_bytes };
@@ -307,47 +318,55 @@ impl Exchange {
             let random = derive(&self.secret, "first number", transfer.ticket);
             let config = transport::client(crypto, transfer.punch.tag(), random, path);
             // What fails here shows as a peer that cannot be reached.
-            transfer.link = self.links.connect(config, address, transfer.ticket, now);
+            if let Some(link) = self.links.connect(config, address, transfer.ticket, now) {
+                transfer.phase = Phase::Connecting { link, until };
+            }
         }
     }
 
     fn handle_happening(&mut self, link: usize, ticket: Ticket, happening: Happening, now: Instant) {
         let Some(transfer) = self.transfers.iter_mut().find(|transfer| transfer.ticket == ticket) else { return };
+        let is_own = transfer.phase.link() == Some(link);
         let handled = match (happening, &mut transfer.role) {
-            (Happening::Connected, _) if transfer.link.is_some_and(|known| known != link) => {
+            (Happening::Connected, _) if !is_own && transfer.phase.link().is_some() => {
                 return self.links.close_one(link, CloseCode::Limit, now);
             }
             (Happening::Connected, role) => {
-                transfer.link = Some(link);
-                transfer.deadline = None;
+                transfer.phase = Phase::Standing { link };
                 match (role, self.links.connection(link)) {
                     (Role::Sending(sending), Some(connection)) => sending.begin(connection),
                     _ => Ok(()),
                 }
             }
-            // One that tried and was not the peer: the peer may still come.
-            (Happening::Lost(failure), _) if transfer.link != Some(link) => {
-                transfer.met_wrong_key |= matches!(failure, Failure::WrongKey);
+            (Happening::Ended(failure), _) if !is_own => {
+                // One that tried and was not the peer: the peer may still come.
+                transfer.met_wrong_key |= matches!(failure, Some(Failure::WrongKey));
                 Ok(())
             }
-            (Happening::Lost(failure), _) => Err(failure),
-            (Happening::Stream(event), Role::Sending(sending)) => sending.handle_stream(&event),
-            (Happening::Stream(event), Role::Receiving(receiving)) => {
+            (Happening::Ended(failure), role) => {
+                transfer.phase = Phase::Alone;
+                if role.goes_on_alone(failure.is_none()) { Ok(()) } else { Err(failure.unwrap_or(Failure::PeerGone)) }
+            }
+            (Happening::Stream(event), Role::Sending(sending)) if is_own => sending.handle_stream(&event),
+            (Happening::Stream(event), Role::Receiving(receiving)) if is_own => {
                 receiving.handle_stream(&event);
                 Ok(())
             }
+            (Happening::Stream(_), _) => Ok(()),
         };
-        if let Err(failure) = handled {
-            self.fail(ticket, failure, now);
+        match handled {
+            Ok(()) => self.conclude(ticket, now),
+            Err(failure) => self.fail(ticket, failure, now),
         }
         self.listen_if_awaiting();
     }
 
     /// Lets a transfer do all that its connection allows.
     fn drive(&mut self, link: usize, now: Instant) {
-        let Some(transfer) = self.transfers.iter_mut().find(|transfer| transfer.link == Some(link)) else { return };
+        let stands = |transfer: &&mut Transfer| matches!(transfer.phase, Phase::Standing { link: own } if own == link);
+        let Some(transfer) = self.transfers.iter_mut().find(stands) else { return };
         let ticket = transfer.ticket;
-        let Some(connection) = self.links.connection(link).filter(|_| transfer.deadline.is_none()) else { return };
+        let Some(connection) = self.links.connection(link) else { return };
         let driven = match &mut transfer.role {
             Role::Sending(sending) => sending.drive(connection, &self.worker),
             Role::Receiving(receiving) => receiving.drive(connection, &self.worker, now),
@@ -359,17 +378,21 @@ impl Exchange {
         if let Some(done_bytes) = transfer.progress.report(done_bytes, now) {
             self.events.push_back(TransferEvent::Progress { transfer: transfer.id, done_bytes, total_bytes });
         }
-        if let Some((hash, saved_as)) = transfer.role.result() {
-            let hash = blake3::Hash::from_bytes(hash).to_hex().to_string();
-            self.events.push_back(TransferEvent::Done { transfer: transfer.id, bytes: total_bytes, hash, saved_as });
-            let is_sender = matches!(transfer.role, Role::Sending(_));
-            self.transfers.retain(|transfer| transfer.ticket != ticket);
-            if is_sender {
-                self.links.close(ticket, CloseCode::Done, now);
-            } else {
-                // The sender closes, once it knows.
-                self.links.linger(ticket, now + LINGER);
-            }
+        self.conclude(ticket, now);
+    }
+
+    /// Ends a transfer that is done.
+    fn conclude(&mut self, ticket: Ticket, now: Instant) {
+        let Some(place) = self.transfers.iter().position(|transfer| transfer.ticket == ticket) else { return };
+        let Some((hash, saved_as)) = self.transfers[place].role.result() else { return };
+        let Transfer { id, role, .. } = self.transfers.remove(place);
+        let (_, bytes) = role.progress();
+        let hash = blake3::Hash::from_bytes(hash).to_hex().to_string();
+        self.events.push_back(TransferEvent::Done { transfer: id, bytes, hash, saved_as });
+        match role {
+            Role::Sending(_) => self.links.close(ticket, CloseCode::Done, now),
+            // The sender closes, once it knows.
+            Role::Receiving(_) => self.links.linger(ticket, now + LINGER),
         }
     }
 
@@ -414,8 +437,7 @@ impl Exchange {
             ticket,
             peer,
             punch,
-            deadline: Some(deadline),
-            link: None,
+            phase: Phase::Searching { until: deadline },
             met_wrong_key: false,
             progress: Progress::default(),
             role,
@@ -425,8 +447,7 @@ impl Exchange {
 
     /// Reads first packets only while a sender is awaited.
     fn listen_if_awaiting(&mut self) {
-        let is_awaited = |transfer: &Transfer| transfer.link.is_none() && matches!(transfer.role, Role::Receiving(_));
-        let is_awaiting = self.transfers.iter().any(is_awaited);
+        let is_awaiting = self.transfers.iter().any(Transfer::awaits_sender);
         self.links.listen(is_awaiting.then(|| Arc::clone(&self.first_packets)));
     }
 
@@ -441,7 +462,41 @@ impl Exchange {
     }
 }
 
+impl Transfer {
+    fn is_searching(&self) -> bool {
+        matches!(self.phase, Phase::Searching { .. })
+    }
+
+    fn awaits_sender(&self) -> bool {
+        self.is_searching() && matches!(self.role, Role::Receiving(_))
+    }
+}
+
+impl Phase {
+    fn link(self) -> Option<usize> {
+        match self {
+            Self::Connecting { link, .. } | Self::Standing { link } => Some(link),
+            Self::Searching { .. } | Self::Alone => None,
+        }
+    }
+
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Searching { until } | Self::Connecting { until, .. } => Some(until),
+            Self::Standing { .. } | Self::Alone => None,
+        }
+    }
+}
+
 impl Role {
+    /// Takes the end of the connection, which the peer said is because all is done or not; whether this is no failure.
+    fn goes_on_alone(&mut self, is_done: bool) -> bool {
+        match self {
+            Self::Sending(sending) => is_done && sending.handle_done(),
+            Self::Receiving(receiving) => receiving.handle_lost(),
+        }
+    }
+
     /// Bytes that are done, and all.
     fn progress(&self) -> (u64, u64) {
         match self {

@@ -224,6 +224,11 @@ impl Failure {
         /// Alerts of TLS that say that the certificate, here the key, was not accepted: bad_certificate to
         /// certificate_unknown, unknown_ca, access_denied, decrypt_error, certificate_required (RFC 8446, section 6).
         const KEY_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+        /// no_application_protocol (RFC 7301).
+        const VERSION_ALERT: u8 = 120;
+        if code == TransportErrorCode::crypto(VERSION_ALERT) {
+            return Self::Broken("it speaks another version of the protocol".into());
+        }
         if KEY_ALERTS.iter().any(|alert| code == TransportErrorCode::crypto(*alert)) {
             return Self::WrongKey;
         }

@@ -13,11 +13,11 @@ pub const ADDRESSES_MAX: usize = 16;
 /// Block streams that a peer may have open at once.
 pub const STREAMS_MAX: u32 = 64;
 /// Buffers of one block each that a sender fills: read ahead, waiting, or sent and not yet acknowledged.
-pub const SEND_BUFFERS_MAX: usize = 24;
+pub const SEND_BUFFERS_MAX: usize = 20;
 /// Blocks that a sender reads ahead of what the connection takes.
 pub const READ_AHEAD_BLOCKS_MAX: usize = 4;
 /// Buffers of one block each that a receiver fills, or that wait for the disk; beyond them no stream is read.
-pub const RECEIVE_BUFFERS_MAX: usize = 16;
+pub const RECEIVE_BUFFERS_MAX: usize = 12;
 /// Bytes that a connection takes without an acknowledgement; also its share of memory on the sender.
 pub const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// Bytes that a peer may send before they are read: at first, so that no socket buffer overflows on a fast network.

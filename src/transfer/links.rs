@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, Event, FourTuple, Incoming, ServerConfig,
-    StreamEvent, Transmit,
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Endpoint, Event, FourTuple, Incoming,
+    ServerConfig, StreamEvent, Transmit,
 };
 
 use super::failure::{CloseCode, Failure};
@@ -41,8 +41,8 @@ struct Link {
 pub enum Happening {
     /// It stands, and the peer has shown that it holds its key.
     Connected,
-    /// It ended.
-    Lost(Failure),
+    /// It ended; without a failure if the peer closed it because the transfer is done.
+    Ended(Option<Failure>),
     /// Something about a stream.
     Stream(StreamEvent),
 }
@@ -144,16 +144,21 @@ impl Links {
     pub fn poll(&mut self) -> Option<(usize, Ticket, Happening)> {
         for (number, link) in self.links.iter_mut().filter(|(_, link)| link.is_touched) {
             while let Some(event) = link.connection.poll() {
+                let ticket = link.ticket;
                 let happening = match event {
                     Event::Connected => Happening::Connected,
                     Event::ConnectionLost { reason } => {
-                        link.close_at = None;
-                        Happening::Lost(Failure::from_connection(&reason))
+                        (link.ticket, link.close_at) = (None, None);
+                        match reason {
+                            ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Done.into() => {
+                                Happening::Ended(None)
+                            }
+                            reason => Happening::Ended(Some(Failure::from_connection(&reason))),
+                        }
                     }
                     Event::Stream(event) => Happening::Stream(event),
                     _ => continue,
                 };
-                let ticket = if matches!(happening, Happening::Lost(_)) { link.ticket.take() } else { link.ticket };
                 if let Some(ticket) = ticket {
                     return Some((*number, ticket, happening));
                 }

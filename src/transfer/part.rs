@@ -305,17 +305,114 @@ impl Directory {
     fn rename_new(&self, from: &str, to: &str) -> Result<(), Errno> {
         let here = &self.descriptor;
         match rustix::fs::renameat_with(here, from, here, to, RenameFlags::NOREPLACE) {
-            // Not every file system can; a link never replaces a name.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                rustix::fs::linkat(here, from, here, to, AtFlags::empty())?;
-                rustix::fs::unlinkat(here, from, AtFlags::empty())
-            }
+            // Not every file system can.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_new(from, to),
             other => other,
         }
+    }
+
+    /// The same in two steps: a link never replaces a name.
+    fn link_new(&self, from: &str, to: &str) -> Result<(), Errno> {
+        rustix::fs::linkat(&self.descriptor, from, &self.descriptor, to, AtFlags::empty())?;
+        rustix::fs::unlinkat(&self.descriptor, from, AtFlags::empty())
     }
 
     /// Removes a name, if it is there.
     fn remove(&self, name: &str) {
         let _ = rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, size: u64) -> PartKey {
+        let transfer = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        PartKey { transfer, from: "yoda".parse().unwrap(), name: name.into(), size }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn write(part: &Part, index: u32, bytes: &[u8]) {
+        part.write_block(index, &blocks::value(part.key.size, index, bytes), bytes).unwrap();
+    }
+
+    #[test]
+    fn a_part_is_taken_up_with_what_is_right_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = 3 * blocks::BLOCK_BYTES as u64;
+        let block = vec![7; blocks::BLOCK_BYTES];
+        let part = Part::open(directory.path(), key("a", size)).unwrap();
+        assert!(part.is_new());
+        write(&part, 0, &block);
+        write(&part, 2, &block);
+        drop(part);
+        let path = directory.path().join(".yoda_a.part");
+        File::options().write(true).open(path).unwrap().write_all_at(b"x", blocks::offset(2)).unwrap();
+        // Another transfer of the same file takes it up, and it is then that one's.
+        let other = PartKey { transfer: "f".repeat(32).parse().unwrap(), ..key("a", size) };
+        assert!(Part::exists(directory.path(), &key("a", size)) && !Part::exists(directory.path(), &other));
+        let part = Part::open(directory.path(), other.clone()).unwrap();
+        assert!(!part.is_new() && Part::exists(directory.path(), &other));
+        let mut buffer = Vec::new();
+        assert_eq!([0, 1, 2].map(|index| part.check_block(index, &mut buffer)), [true, false, false]);
+        assert_eq!(part.root(), None);
+        write(&part, 1, &block);
+        write(&part, 2, &block);
+        assert_eq!(part.root(), Some(*blake3::hash(&block.repeat(3)).as_bytes()));
+        assert_eq!(part.finish().unwrap(), directory.path().join("yoda_a"));
+        assert_eq!(names(directory.path()), ["yoda_a"]);
+    }
+
+    #[test]
+    fn a_part_is_one_transfers_at_a_time_and_one_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Part::open(directory.path(), key("a", 5)).unwrap();
+        let second = Part::open(directory.path(), key("a", 5)).unwrap();
+        assert!(second.is_new(), "the first is locked");
+        first.release();
+        let again = Part::open(directory.path(), key("a", 5)).unwrap();
+        assert!(!again.is_new());
+        let other_size = Part::open(directory.path(), key("a", 6)).unwrap();
+        assert!(other_size.is_new());
+        let parts = [".yoda_a (1).part", ".yoda_a (1).part.have", ".yoda_a (2).part", ".yoda_a (2).part.have"];
+        assert_eq!(names(directory.path())[..4], parts);
+        again.discard();
+        assert_eq!(names(directory.path()), parts);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_replaced_even_where_renaming_cannot_tell() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("to"), b"old").unwrap();
+        std::fs::write(directory.path().join("from"), b"new").unwrap();
+        let beneath = Directory::open(directory.path()).unwrap();
+        assert_eq!(beneath.rename_new("from", "to"), Err(Errno::EXIST));
+        assert_eq!(beneath.link_new("from", "to"), Err(Errno::EXIST));
+        assert_eq!(beneath.link_new("from", "free"), Ok(()));
+        assert_eq!(names(directory.path()), ["free", "to"]);
+        assert_eq!(std::fs::read(directory.path().join("to")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_full_disk_is_no_space_and_leaves_nothing_of_a_file_that_was_not_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = Part::open(directory.path(), key("a", 5)).unwrap();
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(matches!(part.failed("written", errno.into()), Failure::NoSpace { .. }));
+        }
+        assert!(matches!(part.failed("written", Errno::IO.into()), Failure::Disk { action: "written", .. }));
+        part.discard();
+        let disk = rustix::fs::statvfs(directory.path()).unwrap();
+        let more_than_there_is = disk.f_blocks * disk.f_frsize + 1;
+        let refused = Part::open(directory.path(), key("b", more_than_there_is)).unwrap_err();
+        assert!(matches!(refused, Failure::NoSpace { needed_bytes, free_bytes } if free_bytes < needed_bytes));
+        assert_eq!(names(directory.path()), [""; 0]);
     }
 }

@@ -119,6 +119,13 @@ impl Receiving {
         self.finished.as_ref().zip(self.root).filter(|_| is_told)
     }
 
+    /// Takes it that the connection is gone; true if the file is whole and only its name is missing, so that no
+    /// connection is needed any more.
+    pub fn handle_lost(&mut self) -> bool {
+        self.control = None;
+        self.is_finishing
+    }
+
     /// Goes on with checking a part from before; this needs no connection.
     pub fn check_part(&mut self, worker: &Worker) {
         let (false, Some(first)) = (self.is_checking, self.unchecked) else { return };

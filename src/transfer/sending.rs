@@ -102,6 +102,12 @@ impl Sending {
         }
     }
 
+    /// Takes it that the receiver closed the connection because it is done; false if it cannot be.
+    pub fn handle_done(&mut self) -> bool {
+        self.verified = matches!(&self.plan, Some(Plan { root: RootState::Told(_), .. }));
+        self.verified
+    }
+
     /// Begins on a connection that stands: the receiver is told which file this is.
     pub fn begin(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         let stream = connection.streams().open(Dir::Bi);

@@ -58,13 +58,15 @@ impl World {
 
     /// Starts a client's engine, anew if it was killed.
     pub fn start_program(&mut self, place: usize) {
+        self.start_program_at(place, SocketAddr::new(LOCALHOST, 0));
+    }
+
+    /// The same, with its socket at an address.
+    pub fn start_program_at(&mut self, place: usize, bind: SocketAddr) {
+        self.peers[place].engine = None;
         let path = self.peers[place].directory.path();
-        let options = Options {
-            bind: SocketAddr::new(LOCALHOST, 0),
-            download_dir: path.join("in"),
-            key_file: path.join("key"),
-            waker: Arc::clone(&self.waker),
-        };
+        let options =
+            Options { bind, download_dir: path.join("in"), key_file: path.join("key"), waker: Arc::clone(&self.waker) };
         let tokens = Tokens { socket: Token(100 + 2 * place), timer: Token(101 + 2 * place) };
         self.peers[place].engine = Some(Engine::new(self.poll.registry(), tokens, options).unwrap());
     }
