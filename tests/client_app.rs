@@ -164,7 +164,8 @@ fn a_password_that_takes_longer_than_the_server_waits_is_sent_on_another_connect
 #[test]
 fn a_refused_command_gives_its_number_to_those_behind_it_and_nothing_is_lost_or_turned_round() {
     let mut scene = Scene::with(&["han", "leia"]);
-    for line in ["/msgto leia 1", "/msgto jabba 2", "/msgto leia 3", "/groupmsg none 4", "/msgto leia", "/msgto leia 5"] {
+    for line in ["/msgto leia 1", "/msgto jabba 2", "/msgto leia 3", "/groupmsg none 4", "/msgto leia", "/msgto leia 5"]
+    {
         scene.type_line(0, line);
     }
     scene.type_line(0, "/users");
@@ -246,6 +247,60 @@ fn another_log_is_said_and_numbered_from_what_it_holds() {
     assert!(seen.contains("it was restored from an older copy"), "{seen}");
     assert_eq!(scene.logged_texts(), ["4"]);
     assert!(scene.clients[0].kept.contains(&Keep::Base(0)));
+}
+
+#[test]
+fn what_is_in_another_log_already_is_no_news_and_what_comes_then_is() {
+    let mut scene = Scene::with(&["han", "leia"]);
+    let log = messenger::server::HubOptions { log: uuid::Uuid::from_u128(9), ..world::options() };
+    let mut world = World::on(messenger::eventlog::memory::MemoryDisk::default(), log, 0);
+    let key = world.logged_in("leia");
+    for _ in 0..9 {
+        world.command(key, "/msgto han before");
+    }
+    scene.clients.iter_mut().for_each(|client| client.lose_server(&world));
+    scene.world = Some(world);
+    scene.wait(10_000);
+    let other = "The server has another log than before. Starting over from its end.";
+    assert_eq!(scene.seen(0), [LOST, AGAIN, other]);
+    scene.type_line(1, "/msgto han after");
+    scene.settle();
+    assert_eq!(scene.seen(0), ["14 Nov 2023 22:13:30, leia: after"]);
+}
+
+#[test]
+fn an_event_is_shown_once_however_often_it_comes() {
+    let mut scene = Scene::with(&["han"]);
+    let now = scene.world().now().tick;
+    let event = br#"{"seq":99,"ts":"2023-11-14T22:13:20.000Z","type":"message","from":"leia","to":"han","text":"x"}"#;
+    for _ in 0..2 {
+        scene.clients[0].app.handle_bytes(event, now);
+        scene.clients[0].app.handle_bytes(b"\n", now);
+    }
+    scene.settle();
+    assert_eq!(scene.seen(0), [incoming("leia", "x")]);
+}
+
+#[test]
+fn a_query_whose_answer_was_lost_is_asked_again() {
+    let mut scene = Scene::with(&["han"]);
+    scene.type_line(0, "/activeuser");
+    scene.world_mut().disk_is_slow = true;
+    let count = scene.clients[0].app.output().len();
+    scene.clients[0].app.handle_sent(count);
+    scene.cut(0);
+    scene.world_mut().disk_is_slow = false;
+    scene.world_mut().sync();
+    scene.wait(10_000);
+    assert_eq!(scene.seen(0), [LOST, AGAIN, "no other active user"]);
+}
+
+#[test]
+fn a_goodbye_whose_answer_was_lost_was_said() {
+    let mut scene = Scene::with(&["han"]);
+    scene.type_line(0, "/logout");
+    scene.cut(0);
+    assert_eq!(scene.clients[0].ending(), Some(Ending::Done));
 }
 
 #[test]
@@ -522,7 +577,8 @@ fn simulate(seed: u64) {
     for (client, user) in USERS.iter().enumerate() {
         let from = USERS[(client + USERS.len() - 1) % USERS.len()];
         let seen = scene.seen(client);
-        let own: Vec<&str> = seen.iter().filter_map(|told| told.split_once(&format!("{from}: ")).map(|(_, text)| text)).collect();
+        let own: Vec<&str> =
+            seen.iter().filter_map(|told| told.split_once(&format!("{from}: ")).map(|(_, text)| text)).collect();
         let sent: Vec<&str> = typed[(client + USERS.len() - 1) % USERS.len()].iter().map(String::as_str).collect();
         assert_eq!(own, sent, "seed {seed}: what {user} has seen");
     }

@@ -96,6 +96,8 @@ struct Shell {
     state: Option<State>,
     /// How far all has been shown: kept once it is printed.
     cursor: Option<(Uuid, Seq)>,
+    /// What was asked for last.
+    asked: Prompt,
     /// Whether more may have been typed than was taken.
     has_typed_more: bool,
     buffer: Box<[u8]>,
@@ -125,6 +127,7 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
         sharing: None,
         state: None,
         cursor: None,
+        asked: Prompt::None,
         has_typed_more: false,
         buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
         server: parts.server,
@@ -178,7 +181,8 @@ impl Shell {
                     return Ok(ending);
                 }
             }
-            self.interface.ask(self.app.prompt());
+            self.asked = self.app.prompt();
+            self.interface.ask(self.asked);
             if let Err(error) = self.poll.poll(&mut events, self.patience(close_by)) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -229,11 +233,10 @@ impl Shell {
         Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
     }
 
-    /// Takes what is typed: commands as they come, and of the dialogue before them one answer a turn.
+    /// Takes what is typed as the answer to what was asked: when something else is asked for, the rest waits a turn.
     fn take_typed(&mut self, now: Instant) {
         self.has_typed_more = true;
-        while self.app.wants_line() {
-            let prompt = self.app.prompt();
+        while self.app.wants_line() && self.app.prompt() == self.asked {
             match self.interface.take() {
                 Some(Typed::Line(line)) => self.app.handle_line(&line, now),
                 Some(Typed::Bad(why)) => self.app.handle_bad_line(why),
@@ -243,9 +246,6 @@ impl Shell {
                     self.has_typed_more = false;
                     return;
                 }
-            }
-            if prompt != Prompt::Command {
-                return;
             }
         }
     }

@@ -44,7 +44,14 @@ pub(super) struct Link {
 impl Link {
     /// A connection that is wanted at once.
     pub(super) fn new(seed: u64, now: Instant) -> Self {
-        Self { stand: Stand::Down(now), lost_at: None, attempts: 0, has_logged_in: false, not_before: None, random: seed | 1 }
+        Self {
+            stand: Stand::Down(now),
+            lost_at: None,
+            attempts: 0,
+            has_logged_in: false,
+            not_before: None,
+            random: seed | 1,
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -167,7 +174,9 @@ impl App {
             return;
         }
         match self.phase {
-            Phase::Connecting | Phase::AskName | Phase::AskPassword | Phase::Opening => self.link.stand = Stand::Unwanted,
+            Phase::Connecting | Phase::AskName | Phase::AskPassword | Phase::Opening => {
+                self.link.stand = Stand::Unwanted
+            }
             Phase::LoggingIn if self.link.attempts >= 3 => {
                 self.show(Show::Notice("The server closes every connection before the login is answered.".into()));
                 self.end(Ending::CannotConnect);
