@@ -1,5 +1,5 @@
 //! A stand-in for the transfer engine: real names, sizes and keys, and every transfer "not there yet".
-#![expect(missing_docs, clippy::needless_pass_by_value, clippy::unused_self, reason = "replaced as a whole")]
+#![expect(missing_docs, clippy::needless_pass_by_value, reason = "replaced as a whole")]
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +48,7 @@ impl Source {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("cancelled")]
     Cancelled,

@@ -204,8 +204,10 @@ fn the_exit_code_says_what_went_wrong() {
     );
     let (status, _) = server.run(&["--ui", "tui"], "");
     assert_eq!(status.code(), Some(2));
-    let (status, _) = server.run(&["--password-file", "missing"], "");
+    let (status, _) = server.run(&["--user", "yoda", "--password-file", "missing"], "");
     assert_eq!(status.code(), Some(78));
+    let (status, _) = server.run(&["--password-file", "secret"], "");
+    assert_eq!(status.code(), Some(2), "a script without --user gives the password on its second line");
     let (status, lines) = server.run(&[], "yoda\njedi\n/p2pvideo han credentials.txt\n");
     assert!(lines.contains(&"han is offline".to_owned()), "{lines:?}");
     assert_eq!(status.code(), Some(5));

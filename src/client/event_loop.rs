@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::app::{App, Ending, Keep, Opened, Output, Prompt};
 use super::engine::Sharing;
-use super::interface::{Interface, Typed};
+use super::interface::{Interface, Typed, Wake};
 use super::limits;
 use super::state::{State, StateError};
 use crate::chat::Seq;
@@ -47,7 +47,7 @@ pub enum ClientError {
 }
 
 /// Makes the interface, given what wakes the loop.
-pub type MakeInterface = Box<dyn FnOnce(Arc<Waker>) -> io::Result<Box<dyn Interface>>>;
+pub type MakeInterface = Box<dyn FnOnce(Wake) -> io::Result<Box<dyn Interface>>>;
 
 /// What the loop is made of.
 pub struct Parts {
@@ -117,7 +117,9 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let (mut stop, stopping) = stop_signals(&poll)?;
-    let interface = (parts.make_interface)(Arc::clone(&waker))?;
+    let for_interface = Arc::clone(&waker);
+    // A loop that cannot be woken is gone.
+    let interface = (parts.make_interface)(Arc::new(move || drop(for_interface.wake())))?;
     let mut shell = Shell {
         poll,
         waker,
@@ -330,7 +332,7 @@ impl Shell {
         let engine = match Engine::new(self.poll.registry(), ENGINE, options) {
             Ok(engine) => Some(engine),
             Err(error) => {
-                let why = format!("Transfers are off: UDP port {} cannot be used: {error}", self.udp_port);
+                let why = format!("Transfers are off: {error}");
                 self.interface.show(&super::Show::Notice(why), clock::monotonic());
                 None
             }
