@@ -1,4 +1,5 @@
 //! The executable as a user or script starts it: `connect` against `serve`, over sockets, pipes and kills.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
