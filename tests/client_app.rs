@@ -1,4 +1,5 @@
 //! The client's core against the server's hub, in memory: dialogue, breaks, crashes, and the signalling of transfers.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 #[path = "support/clients.rs"]
 mod clients;
@@ -250,6 +251,60 @@ fn another_log_is_said_and_numbered_from_what_it_holds() {
 }
 
 #[test]
+fn what_is_in_another_log_already_is_no_news_and_what_comes_then_is() {
+    let mut scene = Scene::with(&["han", "leia"]);
+    let log = messenger::server::HubOptions { log: uuid::Uuid::from_u128(9), ..world::options() };
+    let mut world = World::on(messenger::eventlog::memory::MemoryDisk::default(), log, 0);
+    let key = world.logged_in("leia");
+    for _ in 0..9 {
+        world.command(key, "/msgto han before");
+    }
+    scene.clients.iter_mut().for_each(|client| client.lose_server(&world));
+    scene.world = Some(world);
+    scene.wait(10_000);
+    let other = "The server has another log than before. Starting over from its end.";
+    assert_eq!(scene.seen(0), [LOST, AGAIN, other]);
+    scene.type_line(1, "/msgto han after");
+    scene.settle();
+    assert_eq!(scene.seen(0), ["14 Nov 2023 22:13:30, leia: after"]);
+}
+
+#[test]
+fn an_event_is_shown_once_however_often_it_comes() {
+    let mut scene = Scene::with(&["han"]);
+    let now = scene.world().now().tick;
+    let event = br#"{"seq":99,"ts":"2023-11-14T22:13:20.000Z","type":"message","from":"leia","to":"han","text":"x"}"#;
+    for _ in 0..2 {
+        scene.clients[0].app.handle_bytes(event, now);
+        scene.clients[0].app.handle_bytes(b"\n", now);
+    }
+    scene.settle();
+    assert_eq!(scene.seen(0), [incoming("leia", "x")]);
+}
+
+#[test]
+fn a_query_whose_answer_was_lost_is_asked_again() {
+    let mut scene = Scene::with(&["han"]);
+    scene.type_line(0, "/activeuser");
+    scene.world_mut().disk_is_slow = true;
+    let count = scene.clients[0].app.output().len();
+    scene.clients[0].app.handle_sent(count);
+    scene.cut(0);
+    scene.world_mut().disk_is_slow = false;
+    scene.world_mut().sync();
+    scene.wait(10_000);
+    assert_eq!(scene.seen(0), [LOST, AGAIN, "no other active user"]);
+}
+
+#[test]
+fn a_goodbye_whose_answer_was_lost_was_said() {
+    let mut scene = Scene::with(&["han"]);
+    scene.type_line(0, "/logout");
+    scene.cut(0);
+    assert_eq!(scene.clients[0].ending(), Some(Ending::Done));
+}
+
+#[test]
 fn who_is_replaced_ends_and_does_not_come_back() {
     let mut scene = Scene::with(&["han"]);
     // Another program with a copy of the state: same device, so the server ends the first session.
@@ -493,7 +548,7 @@ fn simulate(seed: u64) {
                 typed[client].push(text);
             }
             8 if scene.clients[client].app.prompt() == Prompt::Command => {
-                scene.type_line(client, *random.pick(&["/msgto jabba x", "/groupmsg none x", "/msgto", "/users"]));
+                scene.type_line(client, random.pick(&["/msgto jabba x", "/groupmsg none x", "/msgto", "/users"]));
             }
             9 => scene.cut(client),
             10 if random.one_in(3) => scene.crash_server(),

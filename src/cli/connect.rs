@@ -1,8 +1,7 @@
 //! `messenger connect`: its arguments, and a client put together from its parts.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -27,8 +26,8 @@ const PASSWORD_BYTES_MAX: usize = 4_096;
   messenger connect 127.0.0.1 --user yoda --password-file ~/.chat --accept all --download-dir ~/in
   printf '/msgto han hi\\n' | MESSENGER_PASSWORD=jedi messenger connect 127.0.0.1 --user yoda
 
-From a pipe, the first line is the user name and the second the password, as far as the options do not give them; then
-every line is a command. At the end of the input all is waited for that is outstanding.
+From a pipe, the first line is the user name and the second the password, unless --user is given; then every line is a
+command. At the end of the input all is waited for that is outstanding.
 
 With --ui json every frame received is a line on standard output. A line of the input is a command as it is typed, or a
 frame {\"type\":\"command\",\"id\":…,\"text\":…}; a command that is numbered gets its number from the client. What the client
@@ -112,7 +111,7 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
     let accept = arguments.accept.unwrap_or(if is_person { Accept::Ask } else { Accept::None });
     let options = Options {
         user: arguments.user,
-        password: password(arguments.password_file.as_deref())?,
+        password: password(arguments, is_person)?,
         is_person,
         accept: match accept {
             Accept::Ask => client::Accept::Ask,
@@ -123,11 +122,10 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
         learn_names: is_person && ui == Ui::Line,
         seed: getrandom::u64().context("the system gives no random numbers")?,
     };
-    let make_interface: MakeInterface = Box::new(move |waker| {
-        let waker = Arc::clone(&waker);
+    let make_interface: MakeInterface = Box::new(move |wake| {
         Ok(match ui {
-            Ui::Json => Box::new(JsonInterface::new(waker)?) as Box<dyn Interface>,
-            Ui::Line | Ui::Tui => Box::new(LineInterface::new(waker)?),
+            Ui::Json => Box::new(JsonInterface::new(wake)?) as Box<dyn Interface>,
+            Ui::Line | Ui::Tui => Box::new(LineInterface::new(wake)?),
         })
     });
     let parts = Parts {
@@ -171,9 +169,16 @@ fn resolve(arguments: &ConnectArgs) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The password from its file or variable, where one is given.
-fn password(file: Option<&Path>) -> anyhow::Result<Option<String>> {
-    let Some(file) = file else { return Ok(std::env::var("MESSENGER_PASSWORD").ok()) };
+/// The password from its file or variable, where one is given. A script that gives the user on its first line gives
+/// the password on its second.
+fn password(arguments: &ConnectArgs, is_person: bool) -> anyhow::Result<Option<String>> {
+    let is_typed = arguments.user.is_none() && !is_person;
+    let Some(file) = &arguments.password_file else {
+        return Ok(std::env::var("MESSENGER_PASSWORD").ok().filter(|_| !is_typed));
+    };
+    if is_typed {
+        return Err(Failure::error(Exit::Usage, "--password-file needs --user where the input is no terminal"));
+    }
     let unusable = |why: String| Failure::error(Exit::BadConfiguration, format!("{}: {why}", file.display()));
     let text = client::state::read_secret(file, PASSWORD_BYTES_MAX).map_err(|error| unusable(error.to_string()))?;
     let line = text.lines().next().unwrap_or_default();

@@ -118,6 +118,8 @@ pub enum Show {
     },
     /// A sentence of the client's own.
     Notice(String),
+    /// Why the client cannot go on.
+    Trouble(String),
     /// A reply to a command of the client's own.
     Reply(String),
     /// Names that are known now, for completion.
@@ -394,6 +396,9 @@ impl App {
     pub fn handle_input_end(&mut self) {
         if self.phase == Phase::Chatting {
             self.leaving.get_or_insert(Leaving::WhenDone);
+            if self.options.is_person && self.transfers.is_busy() {
+                self.show(Show::Notice("Waiting for the transfers to end; Ctrl-C breaks them off.".into()));
+            }
         } else if self.options.is_person {
             self.end(Ending::Done);
         } else {

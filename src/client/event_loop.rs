@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::app::{App, Ending, Keep, Opened, Output, Prompt};
 use super::engine::Sharing;
-use super::interface::{Interface, Typed};
+use super::interface::{Interface, Typed, Wake};
 use super::limits;
 use super::state::{State, StateError};
 use crate::chat::Seq;
@@ -47,7 +47,7 @@ pub enum ClientError {
 }
 
 /// Makes the interface, given what wakes the loop.
-pub type MakeInterface = Box<dyn FnOnce(Arc<Waker>) -> io::Result<Box<dyn Interface>>>;
+pub type MakeInterface = Box<dyn FnOnce(Wake) -> io::Result<Box<dyn Interface>>>;
 
 /// What the loop is made of.
 pub struct Parts {
@@ -96,6 +96,8 @@ struct Shell {
     state: Option<State>,
     /// How far all has been shown: kept once it is printed.
     cursor: Option<(Uuid, Seq)>,
+    /// What was asked for last.
+    asked: Prompt,
     /// Whether more may have been typed than was taken.
     has_typed_more: bool,
     buffer: Box<[u8]>,
@@ -115,7 +117,9 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let (mut stop, stopping) = stop_signals(&poll)?;
-    let interface = (parts.make_interface)(Arc::clone(&waker))?;
+    let for_interface = Arc::clone(&waker);
+    // A loop that cannot be woken is gone.
+    let interface = (parts.make_interface)(Arc::new(move || drop(for_interface.wake())))?;
     let mut shell = Shell {
         poll,
         waker,
@@ -125,6 +129,7 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
         sharing: None,
         state: None,
         cursor: None,
+        asked: Prompt::None,
         has_typed_more: false,
         buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
         server: parts.server,
@@ -178,7 +183,8 @@ impl Shell {
                     return Ok(ending);
                 }
             }
-            self.interface.ask(self.app.prompt());
+            self.asked = self.app.prompt();
+            self.interface.ask(self.asked);
             if let Err(error) = self.poll.poll(&mut events, self.patience(close_by)) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -229,11 +235,10 @@ impl Shell {
         Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
     }
 
-    /// Takes what is typed: commands as they come, and of the dialogue before them one answer a turn.
+    /// Takes what is typed as the answer to what was asked: when something else is asked for, the rest waits a turn.
     fn take_typed(&mut self, now: Instant) {
         self.has_typed_more = true;
-        while self.app.wants_line() {
-            let prompt = self.app.prompt();
+        while self.app.wants_line() && self.app.prompt() == self.asked {
             match self.interface.take() {
                 Some(Typed::Line(line)) => self.app.handle_line(&line, now),
                 Some(Typed::Bad(why)) => self.app.handle_bad_line(why),
@@ -243,9 +248,6 @@ impl Shell {
                     self.has_typed_more = false;
                     return;
                 }
-            }
-            if prompt != Prompt::Command {
-                return;
             }
         }
     }
@@ -330,7 +332,7 @@ impl Shell {
         let engine = match Engine::new(self.poll.registry(), ENGINE, options) {
             Ok(engine) => Some(engine),
             Err(error) => {
-                let why = format!("Transfers are off: UDP port {} cannot be used: {error}", self.udp_port);
+                let why = format!("Transfers are off: {error}");
                 self.interface.show(&super::Show::Notice(why), clock::monotonic());
                 None
             }

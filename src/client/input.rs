@@ -2,14 +2,12 @@
 
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 
-use mio::Waker;
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use super::editor::Editor;
-use super::interface::Typed;
+use super::interface::{Typed, Wake};
 use super::limits::TYPED_LINE_BYTES_MAX;
 use crate::protocol::{CutLine, LineCutter};
 
@@ -42,17 +40,17 @@ pub(super) struct Input {
 
 impl Input {
     /// Reads standard input line after line.
-    pub(super) fn pipe(waker: Arc<Waker>) -> std::io::Result<Self> {
+    pub(super) fn pipe(wake: Wake) -> std::io::Result<Self> {
         let (lines, typed) = mpsc::sync_channel(LINES_AHEAD);
-        std::thread::Builder::new().name("input".into()).spawn(move || read_pipe(&lines, &waker))?;
+        std::thread::Builder::new().name("input".into()).spawn(move || read_pipe(&lines, &wake))?;
         Ok(Self { asks: None, typed, is_asked: false, found: None })
     }
 
     /// Asks the terminal that is standard input; commands are typed in the editor, where there is one.
-    pub(super) fn terminal(editor: Option<Editor>, waker: Arc<Waker>) -> std::io::Result<Self> {
+    pub(super) fn terminal(editor: Option<Editor>, wake: Wake) -> std::io::Result<Self> {
         let (asks, questions) = mpsc::channel();
         let (answers, typed) = mpsc::channel();
-        let thread = move || answer_all(&questions, editor, &answers, &waker);
+        let thread = move || answer_all(&questions, editor, &answers, &wake);
         std::thread::Builder::new().name("input".into()).spawn(thread)?;
         let found = termios::tcgetattr(std::io::stdin()).ok();
         Ok(Self { asks: Some(asks), typed, is_asked: false, found })
@@ -86,7 +84,7 @@ impl Input {
     }
 }
 
-fn read_pipe(lines: &SyncSender<Typed>, waker: &Waker) {
+fn read_pipe(lines: &SyncSender<Typed>, wake: &Wake) {
     let mut input = std::io::stdin().lock();
     let mut cutter = LineCutter::new(TYPED_LINE_BYTES_MAX);
     let mut buffer = vec![0; 64 << 10];
@@ -99,27 +97,27 @@ fn read_pipe(lines: &SyncSender<Typed>, waker: &Waker) {
         };
         cutter.push(buffer.get(..count).unwrap_or_default());
         while let Some(line) = cutter.next_line() {
-            if !hand_over(lines, waker, typed(&line)) {
+            if !hand_over(lines, wake, typed(&line)) {
                 return;
             }
         }
-        let _ = waker.wake();
+        wake();
     }
     if let Some(line) = cutter.last_line()
-        && !hand_over(lines, waker, typed(&line))
+        && !hand_over(lines, wake, typed(&line))
     {
         return;
     }
-    hand_over(lines, waker, Typed::End);
-    let _ = waker.wake();
+    hand_over(lines, wake, Typed::End);
+    wake();
 }
 
 /// Waits for room where there is none, and has the loop make some.
-fn hand_over(lines: &SyncSender<Typed>, waker: &Waker, typed: Typed) -> bool {
+fn hand_over(lines: &SyncSender<Typed>, wake: &Wake, typed: Typed) -> bool {
     match lines.try_send(typed) {
         Ok(()) => true,
         Err(TrySendError::Full(typed)) => {
-            let _ = waker.wake();
+            wake();
             lines.send(typed).is_ok()
         }
         Err(TrySendError::Disconnected(_)) => false,
@@ -136,7 +134,7 @@ fn typed(line: &CutLine<'_>) -> Typed {
     }
 }
 
-fn answer_all(questions: &Receiver<Ask>, mut editor: Option<Editor>, answers: &Sender<Typed>, waker: &Waker) {
+fn answer_all(questions: &Receiver<Ask>, mut editor: Option<Editor>, answers: &Sender<Typed>, wake: &Wake) {
     for ask in questions {
         let answer = match ask {
             Ask::History(path) => {
@@ -152,7 +150,7 @@ fn answer_all(questions: &Receiver<Ask>, mut editor: Option<Editor>, answers: &S
         if answers.send(answer).is_err() {
             return;
         }
-        let _ = waker.wake();
+        wake();
     }
 }
 

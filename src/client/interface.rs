@@ -1,10 +1,14 @@
 //! What stands between the core and the user: shows things, and hands in what is typed.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::app::{Prompt, Show};
 use crate::names::UserName;
+
+/// Wakes the loop, so that it asks an interface for what is new.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that came from the user.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::Waker;
-
 use super::app::{Prompt, Show};
 use super::input::{Ask, Input};
-use super::interface::{Interface, Typed};
+use super::interface::{Interface, Typed, Wake};
 use super::line::told_elsewhere;
 use super::printer::Printer;
 use crate::names::UserName;
@@ -26,11 +24,10 @@ impl JsonInterface {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn new(waker: Arc<Waker>) -> io::Result<Self> {
-        let wake = Arc::clone(&waker);
-        let printer = Printer::spawn(None, Box::new(move || drop(wake.wake())))?;
+    pub fn new(wake: Wake) -> io::Result<Self> {
+        let printer = Printer::spawn(None, Arc::clone(&wake))?;
         let on_terminal = io::IsTerminal::is_terminal(&io::stdin());
-        let input = if on_terminal { Input::terminal(None, waker)? } else { Input::pipe(waker)? };
+        let input = if on_terminal { Input::terminal(None, wake)? } else { Input::pipe(wake)? };
         Ok(Self { printer, input })
     }
 }

@@ -9,12 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mio::Waker;
-
 use super::app::{Prompt, Show};
 use super::editor::{Editor, Names};
 use super::input::{Ask, Input};
-use super::interface::{Interface, Typed};
+use super::interface::{Interface, Typed, Wake};
 use super::printer::Printer;
 use super::transfers::percent;
 use crate::clock::Timestamp;
@@ -61,7 +59,7 @@ impl LineInterface {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn new(waker: Arc<Waker>) -> io::Result<Self> {
+    pub fn new(wake: Wake) -> io::Result<Self> {
         let names = Arc::new(Mutex::new(Names::default()));
         let on_terminal = io::stdin().is_terminal();
         let edited = if on_terminal && io::stdout().is_terminal() {
@@ -74,9 +72,8 @@ impl LineInterface {
             None if on_terminal => (Way::Terminal, None, None),
             None => (Way::Pipe, None, None),
         };
-        let wake = Arc::clone(&waker);
-        let printer = Printer::spawn(print_above, Box::new(move || drop(wake.wake())))?;
-        let input = if on_terminal { Input::terminal(editor, waker)? } else { Input::pipe(waker)? };
+        let printer = Printer::spawn(print_above, Arc::clone(&wake))?;
+        let input = if on_terminal { Input::terminal(editor, wake)? } else { Input::pipe(wake)? };
         Ok(Self {
             way,
             printer,
@@ -134,6 +131,7 @@ impl Interface for LineInterface {
             Show::Progress { number, name, done_bytes, total_bytes } => {
                 self.tell_progress(*number, name, *done_bytes, *total_bytes, now);
             }
+            Show::Trouble(text) if self.way == Way::Pipe => eprintln!("messenger: {text}"),
             _ => {
                 if let Some(text) = told(show, self.user) {
                     self.print(&text);
@@ -184,7 +182,7 @@ impl Interface for LineInterface {
             // Off with what the editor has the terminal do with pasted text, and past the line that was begun.
             let off = if self.way == Way::Editor { "\x1b[?2004l" } else { "" };
             let mut out = io::stdout().lock();
-            let _ = write!(out, "{off}\n").and_then(|()| out.flush());
+            let _ = writeln!(out, "{off}").and_then(|()| out.flush());
         }
     }
 }
@@ -203,7 +201,7 @@ fn told(show: &Show, user: Option<UserName>) -> Option<String> {
             let file = sentence::file_list(std::slice::from_ref(file));
             format!("{from} offers you {file}: /accept {number} or /decline {number}")
         }
-        Show::Notice(text) | Show::Reply(text) => text.clone(),
+        Show::Notice(text) | Show::Trouble(text) | Show::Reply(text) => text.clone(),
         Show::Progress { .. } | Show::Names { .. } | Show::Frame(_) => return None,
     })
 }
@@ -218,7 +216,7 @@ fn progress_bar(name: &str, percent: u64, done_bytes: u64, total_bytes: u64) -> 
 /// What is said to a person where there is no room for the thing itself.
 pub(super) fn told_elsewhere(show: &Show) -> Option<String> {
     match show {
-        Show::Notice(_) | Show::Reply(_) | Show::Offer { .. } => told(show, None),
+        Show::Notice(_) | Show::Trouble(_) | Show::Reply(_) | Show::Offer { .. } => told(show, None),
         _ => None,
     }
 }

@@ -152,7 +152,7 @@ impl App {
     /// No address could be connected to; `why` says what the last one answered.
     pub fn handle_connect_failed(&mut self, why: &str, now: Instant) {
         if !self.link.has_logged_in {
-            self.show(Show::Notice(why.to_owned()));
+            self.show(Show::Trouble(why.to_owned()));
             self.end(Ending::CannotConnect);
             return;
         }
@@ -175,10 +175,10 @@ impl App {
         }
         match self.phase {
             Phase::Connecting | Phase::AskName | Phase::AskPassword | Phase::Opening => {
-                self.link.stand = Stand::Unwanted
+                self.link.stand = Stand::Unwanted;
             }
             Phase::LoggingIn if self.link.attempts >= 3 => {
-                self.show(Show::Notice("The server closes every connection before the login is answered.".into()));
+                self.show(Show::Trouble("The server closes every connection before the login is answered.".into()));
                 self.end(Ending::CannotConnect);
             }
             Phase::LoggingIn => self.try_again(now),
@@ -210,7 +210,7 @@ impl App {
         let is_over = self.link.lost_at.is_some_and(|lost_at| now.saturating_duration_since(lost_at) >= patience);
         if is_over && !self.options.is_person {
             let left = self.outbox.len();
-            self.show(Show::Notice(format!("The server does not come back. {}", super::sentences::left_behind(left))));
+            self.show(Show::Trouble(format!("The server does not come back. {}", super::sentences::left_behind(left))));
             self.end(Ending::CannotConnect);
         }
     }

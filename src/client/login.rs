@@ -60,7 +60,7 @@ impl App {
 
     /// The user's state could not be opened.
     pub fn handle_not_opened(&mut self, why: &str) {
-        self.show(Show::Notice(why.to_owned()));
+        self.show(Show::Trouble(why.to_owned()));
         self.end(Ending::Failed);
     }
 

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::interface::Wake;
+
 /// Prints above a line that is being edited.
 pub(super) type PrintAbove = Box<dyn FnMut(String) -> bool + Send>;
 
@@ -29,13 +31,13 @@ struct Shared {
 
 impl Printer {
     /// A printer to standard output, or above the line that is being edited. `wake` is called when all is printed.
-    pub(super) fn spawn(print_above: Option<PrintAbove>, wake: Box<dyn Fn() + Send>) -> std::io::Result<Self> {
+    pub(super) fn spawn(print_above: Option<PrintAbove>, wake: Wake) -> std::io::Result<Self> {
         let (texts, todo) = mpsc::channel();
         let (is_done, done) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let mine = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("printer".into()).spawn(move || {
-            print_all(&todo, print_above, &mine, &*wake);
+            print_all(&todo, print_above, &mine, &wake);
             let _ = is_done.send(());
         })?;
         Ok(Self { texts: Some(texts), shared, done, thread: Some(thread) })
@@ -70,7 +72,7 @@ impl Printer {
     }
 }
 
-fn print_all(todo: &Receiver<String>, mut print_above: Option<PrintAbove>, shared: &Shared, wake: &dyn Fn()) {
+fn print_all(todo: &Receiver<String>, mut print_above: Option<PrintAbove>, shared: &Shared, wake: &Wake) {
     for text in todo {
         let length = text.len();
         let is_printed = match &mut print_above {

@@ -119,6 +119,7 @@ impl App {
     pub(super) fn fail(&mut self, number: u32, why: &str) {
         let Some(known) = self.transfers.find(number) else { return };
         let (name, peer) = (known.name(), known.peer);
+        let why = sentence::visible(why);
         let sentence = match known.side {
             Side::Sending { .. } => format!("{name} was not sent to {peer}: {why}"),
             Side::Receiving { .. } => format!("{name} from {peer} was not received: {why}"),

@@ -170,6 +170,6 @@ fn told(show: &Show, user: &str) -> Option<String> {
         Show::Event(record) => sentence::event(record, user.parse().unwrap(), time),
         Show::Offer { number, from, file } => format!("{from} offers {} as {number}", file.name),
         Show::Progress { .. } | Show::Names { .. } => return None,
-        Show::Notice(text) | Show::Reply(text) | Show::Frame(text) => text.clone(),
+        Show::Notice(text) | Show::Trouble(text) | Show::Reply(text) | Show::Frame(text) => text.clone(),
     })
 }
