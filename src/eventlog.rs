@@ -4,6 +4,7 @@
 //! says how far the log has been acknowledged.
 
 mod append;
+mod closed;
 mod format;
 mod judge;
 pub mod memory;
@@ -17,10 +18,11 @@ mod verify;
 mod writer;
 
 pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
-pub use format::{CommitLine, Head, SegmentLine, segment_name};
-pub use opening::{Damage, OpenError, Opened, Replayed, open};
+pub use closed::{ClosedSegment, read_closed, read_header};
+pub use format::{CommitLine, Head, SegmentLine, checked, is_checked, segment_name};
+pub use opening::{Damage, OpenError, Opened, Replayed, Visitor, open, open_after, segments};
 pub use reader::{EventLine, LineReader, LogReader, ReadError};
-pub use storage::{Disk, LockError};
+pub use storage::{Disk, LockError, Storage, StorageFile};
 pub use tree::{Hash, HashError, Tree};
 pub use verify::{Verified, VerifyError, verify};
 pub use writer::{Report, Writer};

@@ -14,6 +14,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use messenger::chat::{Event, State};
+use messenger::eventlog::Storage;
 use messenger::eventlog::memory::Faults;
 use messenger::server::ConnectionKey;
 use random::Random;
@@ -22,6 +23,8 @@ use world::World;
 
 const SEEDS: u64 = 1_500;
 const STEPS: usize = 250;
+/// Segments are closed at this length, so that most of a run is in closed ones.
+const SEGMENT_BYTES: u64 = 2 << 10;
 const USERS: [&str; 4] = ["han", "leia", "luke", "yoda"];
 const GROUPS: [&str; 2] = ["falcon", "jedi"];
 
@@ -140,7 +143,7 @@ impl Simulation {
             USERS.iter().map(|user| SimulatedClient::new(user, format!("{user}-laptop"))).collect();
         clients.push(SimulatedClient::new("han", "han-phone".into()));
         clients.push(SimulatedClient::new("leia", "leia-phone".into()));
-        let (random, world) = (Random::new(seed), World::new());
+        let (random, world) = (Random::new(seed), World::with_segments(SEGMENT_BYTES));
         Self { seed, random, world, clients, texts: 0, seen: BTreeMap::new() }
     }
 
@@ -159,9 +162,12 @@ impl Simulation {
             0..40 => self.think(client),
             40..65 => self.talk(client),
             65..72 => self.break_off(client),
-            72..78 => self.world.disk_is_slow = !self.world.disk_is_slow,
-            78..84 => self.world.sync(),
-            84..88 => self.world.wait(self.random.next() % 20_000),
+            72..76 => self.world.disk_is_slow = !self.world.disk_is_slow,
+            76..78 => self.world.archivist_is_slow = !self.world.archivist_is_slow,
+            78..82 => self.world.sync(),
+            82..84 => self.world.archive(),
+            84..86 => self.spoil_archive(),
+            86..88 => self.world.wait(self.random.next() % 20_000),
             88..92 => self.set_deaf(client),
             92..94 => self.crash(),
             94..96 => {
@@ -260,6 +266,31 @@ impl Simulation {
         let world = std::mem::replace(&mut self.world, World::new());
         self.world = world.crash_with(|| coins.one_in(2));
         self.clients.iter_mut().for_each(SimulatedClient::break_off);
+    }
+
+    /// What was derived from closed segments is lost or damaged, or something else lies there.
+    fn spoil_archive(&mut self) {
+        let directory = *self.random.pick(&["index", "snapshots"]);
+        let files = self.world.disk.beside(directory).unwrap();
+        let names = files.list().unwrap();
+        if names.is_empty() || self.random.one_in(8) {
+            files.put("notes.txt", b"hello".to_vec());
+            return;
+        }
+        let name = self.random.pick(&names).clone();
+        let mut content = files.content(&name).unwrap();
+        match self.random.below(4) {
+            0 => files.remove(&name).unwrap(),
+            1 => files.put(&name, content[..self.random.below(content.len() + 1)].to_vec()),
+            2 => files.put(&name, files.content(self.random.pick::<String>(&names)).unwrap()),
+            _ => {
+                if !content.is_empty() {
+                    let place = self.random.below(content.len());
+                    content[place] ^= 1 << self.random.below(8);
+                    files.put(&name, content);
+                }
+            }
+        }
     }
 
     /// Every client takes in what it was sent.

@@ -10,12 +10,11 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use messenger::chat::{Event, Origin, Seq, State};
+use messenger::chat::{Event, Origin, Seq};
 use messenger::clock::{self, Timestamp};
-use messenger::eventlog::{self, Batch, Disk, LogReader, Replayed};
+use messenger::eventlog::{self, Batch, Disk, LogReader};
 use messenger::names::{DeviceName, GroupName, Text, UserName};
-use messenger::server::Hub;
-use messenger::server::index::{Index, Position};
+use messenger::server;
 
 /// Makes a large log, and measures what is done with it.
 #[derive(Debug, Parser)]
@@ -126,13 +125,9 @@ fn generate(data: &Path, events: u64) -> anyhow::Result<u64> {
 }
 
 fn open(data: &Path) -> anyhow::Result<u64> {
-    let (mut state, mut index) = (State::default(), Index::default());
-    let each = |Replayed { record, segment, offset, length }: Replayed<'_>| {
-        Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
-    };
-    let opened = eventlog::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), each)?;
+    let opened = server::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), |_, _| {})?;
     let events = opened.log.seq();
-    ensure!(state.seq == events, "the state is not that of the log's end");
+    ensure!(opened.state.seq == events, "the state is not that of the log's end");
     Ok(events)
 }
 

@@ -5,10 +5,11 @@ use std::io;
 use uuid::Uuid;
 
 use super::append::Log;
-use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, event_start, segment_first, segment_name};
+use super::closed::{ClosedSegment, check_link, parse_end, parse_header, read_links, replay};
+use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
 use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk};
 use super::storage::{LOCK, Storage, StorageFile};
-use crate::chat::{DecodeError, Event, Record, Seq};
+use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
 
 /// The file that says how far the log has been acknowledged.
@@ -108,6 +109,27 @@ pub struct Opened<S: Storage> {
     pub notices: Vec<String>,
 }
 
+/// Who goes through the events at opening.
+pub trait Visitor {
+    /// An event, in order.
+    fn event(&mut self, replayed: Replayed<'_>);
+
+    /// All events of a closed segment have been given; `is_last` where the next segment is the newest.
+    fn closed(&mut self, _segment: &ClosedSegment, _is_last: bool) {}
+
+    /// So many bytes of all that are to be read have been.
+    fn progress(&mut self, _done_bytes: u64, _total_bytes: u64) {}
+}
+
+/// A visitor of events alone.
+struct Each<F>(F);
+
+impl<F: FnMut(Replayed<'_>)> Visitor for Each<F> {
+    fn event(&mut self, replayed: Replayed<'_>) {
+        (self.0)(replayed);
+    }
+}
+
 /// Opens the log, or makes one under the number `new_log` at `now`, and gives each event to `each` in order.
 ///
 /// # Errors
@@ -116,7 +138,22 @@ pub fn open<S: Storage>(
     storage: S,
     new_log: Uuid,
     now: Timestamp,
-    mut each: impl FnMut(Replayed<'_>),
+    each: impl FnMut(Replayed<'_>),
+) -> Result<Opened<S>, OpenError> {
+    open_after(storage, new_log, now, 0, &mut Each(each))
+}
+
+/// Opens the log as [`open`] does, and gives `visitor` the events after `after`, the end of a closed segment. Of the
+/// segments up to there only the links are read.
+///
+/// # Errors
+/// What stands against going on. The log is left as it was found.
+pub fn open_after<S: Storage>(
+    storage: S,
+    new_log: Uuid,
+    now: Timestamp,
+    after: Seq,
+    visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
     let mut segments = segments(&storage)?;
@@ -147,13 +184,11 @@ pub fn open<S: Storage>(
         return Err(OpenError::Damage(Damage::at(first, broken)));
     }
 
-    let mut end_of_last = None;
-    for segment in segments {
-        end_of_last = Some(read_closed(&storage, segment, walk.header.log, end_of_last.as_ref(), &mut each)?);
-    }
+    let newest_bytes = bytes.len() as u64;
+    let end_of_last = read_older(&storage, &segments, &walk.header, after, newest_bytes, visitor)?;
     check_link(first, &walk.header, walk.header.log, end_of_last.as_ref())?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
-    replay(first, &bytes[..good_end.min(bytes.len())], &mut each)?;
+    replay(first, &bytes[..good_end.min(bytes.len())], &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
 
     if tail == Tail::Torn {
         let rest = &bytes[good_end..];
@@ -182,8 +217,45 @@ struct Newest<F> {
     walk: Walk,
 }
 
+/// Reads the closed segments: those after `after` whole, of the others the links. Gives the end of the last.
+fn read_older<S: Storage>(
+    storage: &S,
+    segments: &[Seq],
+    newest: &SegmentLine,
+    after: Seq,
+    newest_bytes: u64,
+    visitor: &mut impl Visitor,
+) -> Result<Option<CommitLine>, OpenError> {
+    let ends = || segments.iter().skip(1).copied().chain([newest.first]);
+    let mut total_bytes = newest_bytes;
+    for (segment, _) in segments.iter().zip(ends()).filter(|(_, next)| *next > after + 1) {
+        total_bytes += storage.open(&segment_name(*segment)).and_then(|file| file.length()).map_err(disk(*segment))?;
+    }
+    let mut done_bytes = 0;
+    let mut end_of_last: Option<CommitLine> = None;
+    for (segment, next) in segments.iter().copied().zip(ends()) {
+        if next <= after + 1 {
+            let (header, commit) = read_links(storage, segment)?;
+            check_link(segment, &header, newest.log, end_of_last.as_ref())?;
+            end_of_last = Some(commit);
+            continue;
+        }
+        let bytes = storage.open(&segment_name(segment)).and_then(|file| file.read()).map_err(disk(segment))?;
+        let header = parse_header(segment, &bytes)?;
+        check_link(segment, &header, newest.log, end_of_last.as_ref())?;
+        let commit = parse_end(segment, &bytes)?;
+        replay(segment, &bytes, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+        let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
+        visitor.closed(&closed, next == newest.first);
+        done_bytes += bytes.len() as u64;
+        visitor.progress(done_bytes, total_bytes);
+        end_of_last = Some(commit);
+    }
+    Ok(end_of_last)
+}
+
 /// The segments by their first events, rising.
-fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
+pub fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
     let mut segments = Vec::new();
     for name in storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })? {
         match segment_first(&name) {
@@ -256,80 +328,6 @@ fn check_head(first: Seq, walk: &Walk, head: Option<Head>) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Reads a closed segment to its last commit: only its links are checked here; its bytes are `replay --verify`'s.
-fn read_closed<S: Storage>(
-    storage: &S,
-    first: Seq,
-    log: Uuid,
-    before: Option<&CommitLine>,
-    each: &mut impl FnMut(Replayed<'_>),
-) -> Result<CommitLine, OpenError> {
-    let bytes = storage.open(&segment_name(first)).and_then(|file| file.read()).map_err(disk(first))?;
-    let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let header = SegmentLine::parse(header).map_err(|error| match error {
-        LineError::Newer(_) => OpenError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, &what)),
-    })?;
-    if header.first != first {
-        let what = format!("its first line names event {} as its first", header.first);
-        return Err(OpenError::Damage(Damage::of_header(first, &what)));
-    }
-    check_link(first, &header, log, before)?;
-    replay(first, &bytes, each)?;
-    let last_line = bytes.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
-    last_line.and_then(CommitLine::parse).ok_or_else(|| {
-        let line = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let what = "the segment does not end with a commit".to_owned();
-        OpenError::Damage(Damage { file: segment_name(first), line, seq: first, what })
-    })
-}
-
-/// Checks that a segment goes on where the one before it ended.
-fn check_link(first: Seq, header: &SegmentLine, log: Uuid, before: Option<&CommitLine>) -> Result<(), OpenError> {
-    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, &what)));
-    if header.log != log {
-        return damage(format!("it belongs to log {}, and the newest segment to log {log}", header.log));
-    }
-    match before {
-        None if first != 1 => damage(format!("the log begins with event {first}: the segments before are missing")),
-        Some(commit) if commit.seq + 1 != first => {
-            damage(format!("the segment before ends with event {}: one is missing between", commit.seq))
-        }
-        Some(commit) if commit.root != header.tree.root() => {
-            damage("its root is not the one that the segment before ends with".into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives the events of a segment to `each`.
-fn replay(first: Seq, bytes: &[u8], each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
-    let mut offset = 0;
-    let mut expected = first;
-    for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        if event_start(text).is_some() {
-            let damage = |what: String| {
-                OpenError::Damage(Damage { file: segment_name(first), line: number, seq: expected, what })
-            };
-            let record = Event::decode(text).map_err(|error| match error {
-                DecodeError::UnknownType(_) => {
-                    OpenError::Newer { file: segment_name(first), line: number, what: error.to_string() }
-                }
-                other => damage(other.to_string()),
-            })?;
-            if record.seq != expected {
-                return Err(damage(format!("event {} stands where event {expected} should", record.seq)));
-            }
-            let length = u32::try_from(line.len()).map_err(|_| damage("the line is too long".into()))?;
-            each(Replayed { record: &record, segment: first, offset, length });
-            expected += 1;
-        }
-        offset += line.len() as u64;
-    }
-    Ok(())
-}
-
 /// Makes a log. HEAD comes first: a log with commits and without HEAD is a damaged one.
 fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -> Result<Log<S>, OpenError> {
     if let Some(head) = head.filter(|head| head.seq > 0) {
@@ -348,6 +346,6 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     Ok(Log::resume(storage, file, 1, log, good, None))
 }
 
-fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Disk { file: segment_name(first), source }
 }

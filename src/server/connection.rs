@@ -8,7 +8,7 @@ use crate::chat::{Event, Seq, Session};
 use crate::clock::Timestamp;
 use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
 
-use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX};
+use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX, OWN_EVENTS_MAX};
 
 /// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +162,12 @@ impl Connection {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether nothing more is taken from the client until it has read, or has caught up with what it said meanwhile.
+    pub(super) fn is_full(&self) -> bool {
+        let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.len());
+        self.output().len() >= OUTPUT_BYTES_MAX || own_events >= OWN_EVENTS_MAX
+    }
+
     /// What is to be written to the socket.
     pub(super) fn output(&self) -> &[u8] {
         &self.out[self.out_sent..]
@@ -172,6 +178,10 @@ impl Connection {
         if self.out_sent > OUTPUT_BYTES_MAX / 2 {
             self.out.drain(..self.out_sent);
             self.out_sent = 0;
+        }
+        if self.out.capacity() - self.out.len() < bytes.len() {
+            // Doubled, a full one would take twice its bound.
+            self.out.reserve_exact(bytes.len().max(self.out.len() / 4));
         }
         self.out.extend_from_slice(bytes);
     }

@@ -9,8 +9,8 @@ use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, sentence};
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
 use super::hub::{Hub, Output};
-use super::index::Position;
 use super::limits;
+use super::segment::Position;
 
 /// One thing to be done when a batch is durable, in order.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Hub {
         for event in events {
             let seq = self.state.seq + 1;
             self.state.apply(seq, now.at, &event);
-            self.index.add(&self.state, seq, &event);
+            self.index.add(&self.state, &event);
             let pending = &mut self.open;
             if pending.starts.is_empty() {
                 pending.first = seq;
@@ -260,7 +260,10 @@ impl Hub {
         let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
         for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
             let length = u32::try_from(end - start).expect("a line is at most 1 MiB");
-            self.index.place(Position { seq, segment, offset: offset + *start as u64, length });
+            let position = Position { seq, segment, offset: offset + *start as u64, length };
+            if let Some(closed) = self.index.place(position) {
+                self.outputs.push_back(Output::Archive(closed));
+            }
         }
         self.durable.seq = pending.last();
         self.durable.root = root;
@@ -269,6 +272,11 @@ impl Hub {
         for key in std::mem::take(&mut self.held) {
             self.process(key, now);
         }
+    }
+
+    /// All events up to one are archived: what closed segments hold is no longer kept in memory.
+    pub fn handle_archived(&mut self, through: Seq) {
+        self.index.forget(through);
     }
 
     /// The log says how much it surely takes, after it was asked for more.

@@ -42,7 +42,7 @@ impl Hub {
         let commands_per_second = self.options.commands_per_second;
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
         let connection = self.connection_mut(key)?;
-        let full = connection.output().len() >= super::limits::OUTPUT_BYTES_MAX;
+        let full = connection.is_full();
         let is_parting = connection.logged_in().is_some_and(|logged_in| logged_in.parting.is_some());
         if connection.busy || full || connection.is_over() || is_parting {
             return None;

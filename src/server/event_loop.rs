@@ -15,10 +15,11 @@ use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::chat::Policy;
+use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::eventlog::{self, Report, Writer};
 
+use super::archivist::{self, ArchiveThrough};
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
@@ -71,10 +72,12 @@ pub struct Parts {
     pub reload: Reload,
     /// Reads lines of the log.
     pub read_lines: ReadLines,
+    /// Archives closed segments.
+    pub archive_through: ArchiveThrough,
     /// Makes the log's thread, given what wakes the loop.
     pub writer: MakeWriter,
     /// Told how far the log is durable: the derived files follow it.
-    pub on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+    pub on_durable: Box<dyn FnMut(Seq)>,
 }
 
 /// One socket.
@@ -115,8 +118,12 @@ pub struct EventLoop {
     writer: Writer,
     jobs: Sender<ReadJob>,
     read: Receiver<LinesRead>,
+    /// Whether as much was read from the log as is taken in one turn.
+    has_more_read: bool,
+    closed: Sender<Seq>,
+    archived: Receiver<Seq>,
     console: Console,
-    on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+    on_durable: Box<dyn FnMut(Seq)>,
     stop_by: Option<Instant>,
 }
 
@@ -134,13 +141,16 @@ impl EventLoop {
     /// # Errors
     /// The machine has no thread, file or memory to give.
     pub fn new(parts: Parts) -> Result<Self, ServerError> {
-        let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
+        let Parts { hub, clock, mut listener, credentials, reload, read_lines, archive_through, writer, on_durable } =
+            parts;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signals = Signals::register(poll.registry())?;
         let log_waker = Arc::clone(&waker);
         let writer = writer(Box::new(move || drop(log_waker.wake())))?;
+        let archive_waker = Arc::clone(&waker);
+        let (closed, archived) = archivist::spawn(archive_through, move || drop(archive_waker.wake()))?;
         let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
         Ok(Self {
             poll,
@@ -157,6 +167,9 @@ impl EventLoop {
             writer,
             jobs,
             read,
+            has_more_read: false,
+            closed,
+            archived,
             console: Console::spawn(limits::CONSOLE_BYTES_MAX),
             on_durable,
             stop_by: None,
@@ -223,7 +236,7 @@ impl EventLoop {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() && !self.hub.is_overloaded() {
+        if self.has_more_read || (!self.ready.is_empty() && !self.hub.is_overloaded()) {
             return Some(Duration::ZERO);
         }
         let due = self.hub.next_timeout().into_iter().chain(self.accept_again).chain(self.stop_by).min()?;
@@ -343,9 +356,16 @@ impl EventLoop {
                 Report::Failed(error) => return Err(error.into()),
             }
         }
-        while let Ok(LinesRead { job, lines }) = self.read.try_recv() {
-            let last = job.positions.last().map_or(0, |position| position.seq);
-            self.hub.handle_lines(job.connection, job.purpose, lines.as_deref(), last, now);
+        while let Ok(through) = self.archived.try_recv() {
+            self.hub.handle_archived(through);
+        }
+        self.has_more_read = true;
+        for _ in 0..limits::CHUNKS_PER_TURN {
+            let Ok(LinesRead { connection, purpose, lines }) = self.read.try_recv() else {
+                self.has_more_read = false;
+                break;
+            };
+            self.hub.handle_lines(connection, purpose, lines.as_ref(), now);
         }
         Ok(())
     }
@@ -378,9 +398,13 @@ impl EventLoop {
                 let is_right = self.credentials.verify(user, &password);
                 self.hub.handle_verdict(connection, is_right, now);
             }
-            Output::Read { connection, purpose, positions } => {
+            Output::Read { connection, purpose, older, positions } => {
                 // The reader ends only with the loop.
-                let _ = self.jobs.send(ReadJob { connection, purpose, positions });
+                let _ = self.jobs.send(ReadJob { connection, purpose, older, positions });
+            }
+            Output::Archive(through) => {
+                // The archivist too.
+                let _ = self.closed.send(through);
             }
             Output::Drop(key) => self.forget(key, now),
             Output::AskForRoom => self.writer.ask_for_room(),

@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use uuid::Uuid;
 
-use crate::chat::{Event, LogoutReason, Policy, Record, Refusal, Seq, Session, State};
+use crate::chat::{Event, LogoutReason, Policy, Refusal, Seq, Session, State};
 use crate::clock::Timestamp;
 use crate::names::{TransferId, UserName};
 
+use super::archive::Older;
 use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
 use super::deliver::Pending;
 use super::feed::HistoryQuery;
-use super::index::{Index, Position};
+use super::index::Index;
 use super::limits;
 use super::login::Attempt;
+use super::segment::Position;
 use super::signal::Introduction;
 
 /// What a server is run with, beside the chat's own rules.
@@ -78,9 +80,13 @@ pub enum Output {
         connection: ConnectionKey,
         /// What for.
         purpose: Purpose,
-        /// Which lines, in order.
+        /// What is asked of closed segments; its lines come first.
+        older: Option<Older>,
+        /// Which lines of newer ones, in order.
         positions: Vec<Position>,
     },
+    /// Segments are closed: archive all events up to this one. [`Hub::handle_archived`] is owed, unless that fails.
+    Archive(Seq),
     /// Close the socket without another word.
     Drop(ConnectionKey),
     /// The log has no room: try to get more. [`Hub::handle_room`] is owed.
@@ -182,16 +188,14 @@ impl Hub {
         hub
     }
 
-    /// Folds one event of the log, at opening, into the state and index a hub is made from.
-    pub fn replay(state: &mut State, index: &mut Index, record: &Record, position: Position) {
-        state.apply(record.seq, record.at, &record.event);
-        index.add(state, record.seq, &record.event);
-        index.place(position);
-    }
-
     /// The fold of everything decided so far; what of it is durable is told by [`Hub::durable_seq`].
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The index of the newest events.
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// The newest event that is on stable storage.
@@ -248,13 +252,13 @@ impl Hub {
     /// The socket took `count` bytes.
     pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };
-        let was_full = connection.output().len() >= limits::OUTPUT_BYTES_MAX;
+        let was_full = connection.is_full();
         connection.sent(count, now.tick);
         let unsent = connection.output().len();
         if unsent < limits::OUTPUT_RESUME_BYTES {
             self.catch_up(key, now);
         }
-        if was_full && unsent < limits::OUTPUT_BYTES_MAX {
+        if was_full && self.connection(key).is_some_and(|connection| !connection.is_full()) {
             self.process(key, now);
         }
     }
@@ -338,7 +342,7 @@ impl Hub {
         !connection.busy
             && connection.throttled_until.is_none()
             && !connection.input_ended
-            && connection.output().len() < limits::OUTPUT_BYTES_MAX
+            && !connection.is_full()
             && !self.is_overloaded()
     }
 

@@ -15,6 +15,11 @@ pub const BATCH_DELIVERIES_MAX: usize = 1 << 20;
 pub const CATCH_UP_EVENTS_MAX: usize = 512;
 /// Bytes taken from the log in one step of catching up.
 pub const CATCH_UP_BYTES_MAX: usize = 256 << 10;
+/// Events made by a session's own commands while it is fed from the log, above which nothing more is taken from it until
+/// it has passed them.
+pub const OWN_EVENTS_MAX: usize = 16 << 10;
+/// Chunks read from the log that wait for the loop, and that it takes in one turn.
+pub const CHUNKS_PER_TURN: usize = 16;
 /// Bytes of the events in an answer to `/history`, leaving room for its other fields in a line of 1 MiB.
 pub const HISTORY_BYTES_MAX: usize = (1 << 20) - 1_024;
 /// How long a connection may stay without a login, in milliseconds.
