@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -25,7 +26,7 @@ pub enum FormError {
 pub const TEXT_BYTES_MAX: usize = 16_384;
 
 /// ASCII text of at most `N` bytes, stored in place, so that names are copied and compared without allocation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Inline<const N: usize> {
     bytes: [u8; N],
     length: u8,
@@ -43,6 +44,13 @@ impl<const N: usize> Inline<N> {
 
     fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+/// As a string's, which a name can be looked up by.
+impl<const N: usize> Hash for Inline<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -200,6 +208,12 @@ mod tests {
         for bad in ["", "a-b", "a.b", "ü"] {
             assert!(bad.parse::<GroupName>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_text() {
+        let names = std::collections::HashSet::from(["yoda".parse::<UserName>().unwrap()]);
+        assert!(names.contains("yoda") && !names.contains("yod"));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Segments that are never appended to again: their links, and their events.
 
+use memchr::{memchr, memrchr};
 use uuid::Uuid;
 
-use super::format::{CommitLine, LineError, SegmentLine, event_start, segment_name};
+use super::format::{CommitLine, LineError, SegmentLine, is_frame, segment_name};
 use super::opening::{Damage, OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
 use super::tree::Hash;
-use crate::chat::{DecodeError, Event, Seq};
+use crate::chat::{DecodeError, Event, Record, Seq};
 
 /// The most bytes of a segment's first line, and more than those of a commit.
 const LINK_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes read from a segment at once: more than the longest line.
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// What a closed segment ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +48,9 @@ pub fn read_closed<S: Storage>(
     first: Seq,
     each: &mut impl FnMut(Replayed<'_>),
 ) -> Result<ClosedSegment, OpenError> {
-    let bytes = storage.open(&segment_name(first)).and_then(|file| file.read()).map_err(disk(first))?;
-    let header = parse_header(first, &bytes)?;
-    let commit = parse_end(first, &bytes)?;
-    replay(first, &bytes, each)?;
+    let (header, commit) = read_links(storage, first)?;
+    let file = storage.open(&segment_name(first)).map_err(disk(first))?;
+    Replay::new(first).read_file(&file, each)?;
     Ok(ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root })
 }
 
@@ -108,30 +111,79 @@ pub(super) fn check_link(
     }
 }
 
-/// Gives the events of a segment to `each`.
-pub(super) fn replay(first: Seq, bytes: &[u8], each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
-    let mut offset = 0;
-    let mut expected = first;
-    for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        if event_start(text).is_some() {
-            let damage = |what: String| {
-                OpenError::Damage(Damage { file: segment_name(first), line: number, seq: expected, what })
-            };
-            let record = Event::decode(text).map_err(|error| match error {
-                DecodeError::UnknownType(_) => {
-                    OpenError::Newer { file: segment_name(first), line: number, what: error.to_string() }
-                }
-                other => damage(other.to_string()),
-            })?;
-            if record.seq != expected {
-                return Err(damage(format!("event {} stands where event {expected} should", record.seq)));
-            }
-            let length = u32::try_from(line.len()).map_err(|_| damage("the line is too long".into()))?;
-            each(Replayed { record: &record, segment: first, offset, length });
-            expected += 1;
-        }
-        offset += line.len() as u64;
+/// Reads the events of a segment, piece by piece.
+#[derive(Debug)]
+pub(super) struct Replay {
+    segment: Seq,
+    /// The number of the next event.
+    next: Seq,
+    /// Lines read so far.
+    lines: u64,
+    /// Bytes read so far.
+    pub(super) offset: u64,
+}
+
+impl Replay {
+    pub(super) fn new(segment: Seq) -> Self {
+        Self { segment, next: segment, lines: 0, offset: 0 }
     }
-    Ok(())
+
+    /// Gives the events of the next whole lines to `each`.
+    pub(super) fn read(&mut self, bytes: &[u8], each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
+        let mut start = 0;
+        while let Some(length) = memchr(b'\n', &bytes[start..]) {
+            let line = &bytes[start..start + length];
+            self.lines += 1;
+            if !is_frame(line) {
+                let record = self.decode(line)?;
+                let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long".into()))?;
+                each(Replayed { record: &record, segment: self.segment, offset: self.offset, length });
+                self.next += 1;
+            }
+            start += length + 1;
+            self.offset += length as u64 + 1;
+        }
+        Ok(())
+    }
+
+    /// Gives the events of a file from its start to its end.
+    pub(super) fn read_file(
+        &mut self,
+        file: &impl StorageFile,
+        each: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), OpenError> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut filled = 0;
+        loop {
+            let count = file.read_at(self.offset + filled as u64, &mut buffer[filled..]).map_err(disk(self.segment))?;
+            filled += count;
+            let whole = memrchr(b'\n', &buffer[..filled]).map_or(0, |end| end + 1);
+            self.read(&buffer[..whole], each)?;
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            if count == 0 {
+                return if filled == 0 { Ok(()) } else { Err(self.damage("the last line has no end".into())) };
+            }
+            if filled == buffer.len() {
+                return Err(self.damage("the line is too long".into()));
+            }
+        }
+    }
+
+    fn decode(&self, line: &[u8]) -> Result<Record, OpenError> {
+        let record = Event::decode(line).map_err(|error| match error {
+            DecodeError::UnknownType(_) => {
+                OpenError::Newer { file: segment_name(self.segment), line: self.lines, what: error.to_string() }
+            }
+            other => self.damage(other.to_string()),
+        })?;
+        if record.seq != self.next {
+            return Err(self.damage(format!("event {} stands where event {} should", record.seq, self.next)));
+        }
+        Ok(record)
+    }
+
+    fn damage(&self, what: String) -> OpenError {
+        OpenError::Damage(Damage { file: segment_name(self.segment), line: self.lines, seq: self.next, what })
+    }
 }

@@ -1,13 +1,16 @@
 //! Opening a log: judge what a crash may have left, by the table of `docs/eventlog.md`, and read every event once.
 
 use std::io;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
+use memchr::memchr;
 use uuid::Uuid;
 
 use super::append::Log;
-use super::closed::{ClosedSegment, check_link, parse_end, parse_header, read_links, replay};
+use super::closed::{ClosedSegment, Replay, check_link, read_links};
 use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
-use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk};
+use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk_telling};
 use super::storage::{LOCK, Storage, StorageFile};
 use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
@@ -175,20 +178,28 @@ pub fn open_after<S: Storage>(
             }
         }
     };
-    let Newest { first, file, bytes, walk } = newest;
+    let Newest { first, file, bytes, header } = newest;
     segments.pop();
 
+    // The newest segment is judged on a thread of its own, while what it has found good is taken in here.
+    let (good_ends, found_good) = mpsc::channel();
+    let (walk, taken_in) = thread::scope(|scope| {
+        let tell = move |end| {
+            // Whoever met an error in the meantime takes nothing more in.
+            let _ = good_ends.send(end);
+        };
+        let walking = scope.spawn(|| walk_telling(&bytes, tell));
+        let taken_in = take_in(&storage, &segments, &header, after, &bytes, &found_good, visitor);
+        (walking.join().expect("the judge does not panic"), taken_in)
+    });
+    let walk = walk.map_err(|error| OpenError::Damage(Damage::of_header(first, &error)))?;
     check_head(first, &walk, head)?;
     let tail = judge_tail(&bytes, &walk);
     if let Tail::Damage(broken) = tail {
         return Err(OpenError::Damage(Damage::at(first, broken)));
     }
-
-    let newest_bytes = bytes.len() as u64;
-    let end_of_last = read_older(&storage, &segments, &walk.header, after, newest_bytes, visitor)?;
-    check_link(first, &walk.header, walk.header.log, end_of_last.as_ref())?;
+    taken_in?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
-    replay(first, &bytes[..good_end.min(bytes.len())], &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
 
     if tail == Tail::Torn {
         let rest = &bytes[good_end..];
@@ -214,41 +225,58 @@ struct Newest<F> {
     first: Seq,
     file: F,
     bytes: Vec<u8>,
-    walk: Walk,
+    header: SegmentLine,
+}
+
+/// Takes in the closed segments, and the newest one as far as it is found good.
+fn take_in<S: Storage>(
+    storage: &S,
+    closed: &[Seq],
+    newest: &SegmentLine,
+    after: Seq,
+    bytes: &[u8],
+    found_good: &Receiver<u64>,
+    visitor: &mut impl Visitor,
+) -> Result<(), OpenError> {
+    let end_of_last = take_in_closed(storage, closed, newest, after, bytes.len() as u64, visitor)?;
+    check_link(newest.first, newest, newest.log, end_of_last.as_ref())?;
+    let mut replay = Replay::new(newest.first);
+    for end in found_good {
+        let from = usize::try_from(replay.offset).unwrap_or(usize::MAX);
+        let good = usize::try_from(end).ok().and_then(|end| bytes.get(from..end)).unwrap_or_default();
+        replay.read(good, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+    }
+    Ok(())
 }
 
 /// Reads the closed segments: those after `after` whole, of the others the links. Gives the end of the last.
-fn read_older<S: Storage>(
+fn take_in_closed<S: Storage>(
     storage: &S,
-    segments: &[Seq],
+    closed: &[Seq],
     newest: &SegmentLine,
     after: Seq,
     newest_bytes: u64,
     visitor: &mut impl Visitor,
 ) -> Result<Option<CommitLine>, OpenError> {
-    let ends = || segments.iter().skip(1).copied().chain([newest.first]);
+    let ends = || closed.iter().skip(1).copied().chain([newest.first]);
     let mut total_bytes = newest_bytes;
-    for (segment, _) in segments.iter().zip(ends()).filter(|(_, next)| *next > after + 1) {
+    for (segment, _) in closed.iter().zip(ends()).filter(|(_, next)| *next > after + 1) {
         total_bytes += storage.open(&segment_name(*segment)).and_then(|file| file.length()).map_err(disk(*segment))?;
     }
     let mut done_bytes = 0;
     let mut end_of_last: Option<CommitLine> = None;
-    for (segment, next) in segments.iter().copied().zip(ends()) {
-        if next <= after + 1 {
-            let (header, commit) = read_links(storage, segment)?;
-            check_link(segment, &header, newest.log, end_of_last.as_ref())?;
-            end_of_last = Some(commit);
-            continue;
-        }
-        let bytes = storage.open(&segment_name(segment)).and_then(|file| file.read()).map_err(disk(segment))?;
-        let header = parse_header(segment, &bytes)?;
+    for (segment, next) in closed.iter().copied().zip(ends()) {
+        let (header, commit) = read_links(storage, segment)?;
         check_link(segment, &header, newest.log, end_of_last.as_ref())?;
-        let commit = parse_end(segment, &bytes)?;
-        replay(segment, &bytes, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
-        let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
-        visitor.closed(&closed, next == newest.first);
-        done_bytes += bytes.len() as u64;
-        visitor.progress(done_bytes, total_bytes);
+        if next > after + 1 {
+            let mut replay = Replay::new(segment);
+            let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
+            replay.read_file(&file, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+            let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
+            visitor.closed(&closed, next == newest.first);
+            done_bytes += replay.offset;
+            visitor.progress(done_bytes, total_bytes);
+        }
         end_of_last = Some(commit);
     }
     Ok(end_of_last)
@@ -283,10 +311,11 @@ fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Resul
     file.sync().map_err(disk(first))?;
     file.forget_cached();
     let bytes = file.read().map_err(disk(first))?;
-    match walk(&bytes) {
-        Ok(walk) if walk.header.first == first => Ok(Some(Newest { first, file, bytes, walk })),
-        Ok(walk) => {
-            let what = format!("its first line names event {} as its first", walk.header.first);
+    let end = memchr(b'\n', &bytes).ok_or(LineError::Broken("its first line has no end"));
+    match end.and_then(|end| SegmentLine::parse(&bytes[..end])) {
+        Ok(header) if header.first == first => Ok(Some(Newest { first, file, bytes, header })),
+        Ok(header) => {
+            let what = format!("its first line names event {} as its first", header.first);
             Err(OpenError::Damage(Damage::of_header(first, &what)))
         }
         Err(LineError::Newer(format)) => {

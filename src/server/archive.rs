@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use memchr::memchr;
 
 use super::archive_files::{ArchiveError, ArchiveFiles};
-use super::index_file::{IndexError, IndexFile, List};
+use super::index_file::{IndexError, IndexFile, List, Places};
 use super::limits;
 use super::segment::{Conversation, Owed, Position};
 use crate::chat::Seq;
@@ -248,6 +248,7 @@ impl<F: StorageFile> OpenSegment<F> {
         bytes_max: usize,
     ) -> Result<(Vec<Vec<u8>>, bool), IndexError> {
         let mut events = self.index.find(List::Of(conversation))?;
+        let mut places = self.index.places();
         let mut lines = Vec::new();
         let mut bytes = 0;
         for place in (0..events.below(below - self.first)?).rev() {
@@ -255,7 +256,7 @@ impl<F: StorageFile> OpenSegment<F> {
                 return Ok((lines, true));
             }
             let mut line = Vec::new();
-            self.read(events.get(place)?, &mut line)?;
+            self.read(&mut places, events.get(place)?, &mut line)?;
             bytes += line.len();
             if bytes > bytes_max {
                 return Ok((lines, true));
@@ -294,8 +295,9 @@ impl<F: StorageFile> OpenSegment<F> {
         chosen.dedup();
         let is_cut = chosen.len() >= events_max;
         let mut part = Part { bytes: Vec::new(), events: 0, last: self.index.last(), is_full: false };
+        let mut places = self.index.places();
         for event in chosen.into_iter().take(events_max) {
-            self.read(event, &mut part.bytes)?;
+            self.read(&mut places, event, &mut part.bytes)?;
             part.events += 1;
             if part.bytes.len() >= bytes_max || (is_cut && part.events == events_max) {
                 part.is_full = true;
@@ -307,8 +309,8 @@ impl<F: StorageFile> OpenSegment<F> {
     }
 
     /// Appends the line of an event, counted from the segment's first.
-    fn read(&self, event: u32, out: &mut Vec<u8>) -> Result<(), IndexError> {
-        let (offset, length) = self.index.place(event)?;
+    fn read(&self, places: &mut Places<'_, F>, event: u32, out: &mut Vec<u8>) -> Result<(), IndexError> {
+        let (offset, length) = places.get(event)?;
         read_line(&self.events, offset, length, self.first + Seq::from(event), out)
     }
 }

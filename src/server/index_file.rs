@@ -25,6 +25,8 @@ const BLOCK_EVENTS: usize = BLOCK_BYTES / 4 - 1;
 const KEY_BYTES: usize = 1 + 2 * UserName::BYTES_MAX;
 /// Bytes of an entry of the directory: the key, the place of the list, its length and a check.
 const ENTRY_BYTES: usize = KEY_BYTES + 12;
+/// Places of events read at once.
+const PLACES_READ: u32 = 1 << 10;
 /// Bytes read at first to find the end of the first line.
 const HEADER_BYTES: usize = 8 << 10;
 /// The longest first line: it names the transfers that are open.
@@ -200,18 +202,9 @@ impl<F: StorageFile> IndexFile<F> {
         self.header.transfers.iter().map(|(id, from, to)| (*id, (*from, *to))).collect()
     }
 
-    /// Where in the segment an event stands, counted from its first: the offset, and the bytes to be read from there.
-    ///
-    /// # Errors
-    /// The disk failed, or the place cannot be right.
-    pub fn place(&self, event: u32) -> Result<(u64, u32), IndexError> {
-        let mut places = [0; 8];
-        self.bytes.read(self.start + 4 * u64::from(event), &mut places)?;
-        let (offset, stop) = (read_u32(&places, 0), read_u32(&places, 4));
-        match stop.checked_sub(offset) {
-            Some(length) if length > 0 => Ok((u64::from(offset), length)),
-            _ => Err(IndexError::Damaged("its places do not rise")),
-        }
+    /// Where the events stand in the segment.
+    pub fn places(&self) -> Places<'_, F> {
+        Places { file: self, first: 0, read: Vec::new() }
     }
 
     /// Finds a list.
@@ -249,6 +242,38 @@ pub struct Events<'a, F> {
     count: u32,
     /// The block read last.
     block: Option<(u32, Vec<u32>)>,
+}
+
+/// Where the events stand in their segment, read some at a time.
+#[derive(Debug)]
+pub struct Places<'a, F> {
+    file: &'a IndexFile<F>,
+    first: u32,
+    read: Vec<u8>,
+}
+
+impl<F: StorageFile> Places<'_, F> {
+    /// Where an event stands, counted from the segment's first: the offset, and the bytes to be read from there.
+    ///
+    /// # Errors
+    /// The disk failed, or the place cannot be right.
+    pub fn get(&mut self, event: u32) -> Result<(u64, u32), IndexError> {
+        let has = |places: &Self| event >= places.first && (event - places.first + 2) as usize * 4 <= places.read.len();
+        if !has(self) {
+            let count = u32::try_from(self.file.header.last - self.file.header.first + 2).unwrap_or(u32::MAX);
+            // Histories go backward, what is owed forward: both find some of the next ones.
+            let first = event.saturating_sub(PLACES_READ / 2).min(count.saturating_sub(PLACES_READ));
+            self.read.resize(PLACES_READ.min(count) as usize * 4, 0);
+            self.first = first;
+            self.file.bytes.read(self.file.start + 4 * u64::from(first), &mut self.read)?;
+        }
+        let at = (event - self.first) as usize * 4;
+        let (offset, stop) = (read_u32(&self.read, at), read_u32(&self.read, at + 4));
+        match stop.checked_sub(offset) {
+            Some(length) if length > 0 => Ok((u64::from(offset), length)),
+            _ => Err(IndexError::Damaged("its places do not rise")),
+        }
+    }
 }
 
 impl<F: StorageFile> Events<'_, F> {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use indexmap::IndexSet;
 
@@ -117,18 +118,49 @@ pub struct Segment {
     users: IndexSet<UserName>,
     groups: IndexSet<GroupName>,
     /// The events of each conversation, counted from the segment's first.
-    lists: HashMap<Key, Vec<u32>>,
+    lists: HashMap<Key, Vec<u32>, BuildHasherDefault<NumberHasher>>,
     /// With whom each user has a private conversation here, by the numbers of the names.
     peers: Vec<Vec<u32>>,
 }
 
 /// A conversation, by the numbers of its names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Private(u32, u32),
     Group(u32),
     Personal(u32),
     Presence,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (kind, one, other) = match self {
+            Self::Private(one, other) => (0, *one, *other),
+            Self::Group(group) => (1, *group, 0),
+            Self::Personal(user) => (2, *user, 0),
+            Self::Presence => (3, 0, 0),
+        };
+        state.write_u64(u64::from(one) << 32 ^ u64::from(other) ^ kind << 62);
+    }
+}
+
+/// Hashes the numbers of names, which nobody outside chooses: a multiplication that mixes all bits (MurmurHash3's end).
+#[derive(Debug, Clone, Copy, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number ^ number >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        self.0 = mixed ^ mixed >> 33;
+    }
 }
 
 impl Segment {
@@ -140,7 +172,7 @@ impl Segment {
             end: 0,
             users: IndexSet::new(),
             groups: IndexSet::new(),
-            lists: HashMap::new(),
+            lists: HashMap::default(),
             peers: Vec::new(),
         }
     }
@@ -340,10 +372,10 @@ fn number(place: usize) -> u32 {
     u32::try_from(place).expect("a segment has far fewer names than 2^32")
 }
 
-/// Grows by a quarter where a vector would double: most of these are long-lived and many.
+/// Grows by a quarter where a vector would double, once it is long: these are many and stay.
 fn push_sparingly(list: &mut Vec<u32>, value: u32) {
     if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(2));
+        list.reserve_exact(if list.len() < 8 { 4 } else { list.len() / 4 + 2 });
     }
     list.push(value);
 }
