@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod archive_files;
 mod archivist;
+mod background;
 pub mod connection;
 mod console;
 pub mod credentials;

@@ -154,6 +154,7 @@ impl Simulation {
         }
         self.heal();
         self.check();
+        self.check_histories();
     }
 
     fn step(&mut self) {
@@ -381,6 +382,52 @@ impl Simulation {
             done.sort_unstable();
             assert_eq!(in_log, done, "{}: every message once, in order", client.device);
             assert!(client.refused.iter().all(|command| !in_log.contains(&order(command)) || !is_message(&command)));
+        }
+    }
+
+    /// Page by page to its beginning, the history of each conversation is what the log has of it.
+    fn check_histories(&mut self) {
+        let events: Vec<Value> = self.world.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // On a disk that was full the first who is refused makes the server ask for room again.
+        let key = self.world.login(USERS[0]);
+        self.world.disconnect(key);
+        for user in USERS {
+            let key = self.world.logged_in(user);
+            let groups: Vec<Value> = self.world.command(key, "/groups")["groups"].as_array().unwrap().clone();
+            for other in USERS {
+                let is_ours = |event: &&Value| {
+                    event["type"] == "message"
+                        && (event["from"] == user && event["to"] == other
+                            || event["from"] == other && event["to"] == user)
+                };
+                let expected: Vec<Value> = events.iter().filter(is_ours).cloned().collect();
+                assert_eq!(self.history(key, other), expected, "between {user} and {other}");
+            }
+            let is_joined = |group: &Value| group["joined"].as_array().unwrap().iter().any(|name| name == user);
+            for group in groups.into_iter().filter(is_joined) {
+                let name = group["group"].as_str().unwrap();
+                let expected: Vec<Value> = events.iter().filter(|event| event["group"] == name).cloned().collect();
+                assert_eq!(self.history(key, &format!("#{name}")), expected, "of {name}, for {user}");
+            }
+            self.world.disconnect(key);
+        }
+    }
+
+    fn history(&mut self, key: ConnectionKey, place: &str) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::new();
+        loop {
+            let count = self.random.below(20) + 1;
+            let before = events.first().map(|event| format!(" before {}", event["seq"])).unwrap_or_default();
+            let answer = self.world.command(key, &format!("/history {place} {count}{before}"));
+            if self.random.one_in(4) {
+                self.spoil_archive();
+            }
+            let page = answer["events"].as_array().unwrap_or_else(|| panic!("{answer}"));
+            events.splice(0..0, page.iter().cloned());
+            if answer["more"] == false {
+                return events;
+            }
+            assert_eq!(page.len(), count, "there are more");
         }
     }
 

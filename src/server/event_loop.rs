@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -19,13 +18,14 @@ use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::eventlog::{self, Report, Writer};
 
-use super::archivist::{self, ArchiveThrough};
+use super::archivist::ArchiveThrough;
+use super::background::Background;
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
 use super::hub::{Hub, Output};
 use super::limits;
-use super::log_reader::{self, LinesRead, ReadJob, ReadLines};
+use super::log_reader::{ReadJob, ReadLines};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -116,12 +116,7 @@ pub struct EventLoop {
     credentials: Credentials,
     reload: Reload,
     writer: Writer,
-    jobs: Sender<ReadJob>,
-    read: Receiver<LinesRead>,
-    /// Whether as much was read from the log as is taken in one turn.
-    has_more_read: bool,
-    closed: Sender<Seq>,
-    archived: Receiver<Seq>,
+    background: Background,
     console: Console,
     on_durable: Box<dyn FnMut(Seq)>,
     stop_by: Option<Instant>,
@@ -149,9 +144,7 @@ impl EventLoop {
         let signals = Signals::register(poll.registry())?;
         let log_waker = Arc::clone(&waker);
         let writer = writer(Box::new(move || drop(log_waker.wake())))?;
-        let archive_waker = Arc::clone(&waker);
-        let (closed, archived) = archivist::spawn(archive_through, move || drop(archive_waker.wake()))?;
-        let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
+        let background = Background::spawn(read_lines, archive_through, move || drop(waker.wake()))?;
         Ok(Self {
             poll,
             signals,
@@ -165,11 +158,7 @@ impl EventLoop {
             credentials,
             reload,
             writer,
-            jobs,
-            read,
-            has_more_read: false,
-            closed,
-            archived,
+            background,
             console: Console::spawn(limits::CONSOLE_BYTES_MAX),
             on_durable,
             stop_by: None,
@@ -236,7 +225,7 @@ impl EventLoop {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Duration> {
-        if self.has_more_read || (!self.ready.is_empty() && !self.hub.is_overloaded()) {
+        if self.background.has_more || (!self.ready.is_empty() && !self.hub.is_overloaded()) {
             return Some(Duration::ZERO);
         }
         let due = self.hub.next_timeout().into_iter().chain(self.accept_again).chain(self.stop_by).min()?;
@@ -356,17 +345,7 @@ impl EventLoop {
                 Report::Failed(error) => return Err(error.into()),
             }
         }
-        while let Ok(through) = self.archived.try_recv() {
-            self.hub.handle_archived(through);
-        }
-        self.has_more_read = true;
-        for _ in 0..limits::CHUNKS_PER_TURN {
-            let Ok(LinesRead { connection, purpose, lines }) = self.read.try_recv() else {
-                self.has_more_read = false;
-                break;
-            };
-            self.hub.handle_lines(connection, purpose, lines.as_ref(), now);
-        }
+        self.background.take_reports(&mut self.hub, now);
         Ok(())
     }
 
@@ -399,13 +378,9 @@ impl EventLoop {
                 self.hub.handle_verdict(connection, is_right, now);
             }
             Output::Read { connection, purpose, older, positions } => {
-                // The reader ends only with the loop.
-                let _ = self.jobs.send(ReadJob { connection, purpose, older, positions });
+                self.background.read(ReadJob { connection, purpose, older, positions });
             }
-            Output::Archive(through) => {
-                // The archivist too.
-                let _ = self.closed.send(through);
-            }
+            Output::Archive(through) => self.background.archive(through),
             Output::Drop(key) => self.forget(key, now),
             Output::AskForRoom => self.writer.ask_for_room(),
             Output::Console(lines) => self.console.print(lines),
