@@ -385,7 +385,7 @@ fn the_end_of_the_input_before_a_login_is_said() {
 fn a_file_goes_from_one_client_to_the_other_and_both_say_so() {
     let server = Server::start();
     let (sent, directory) = (server.directory.path().join("a b.bin"), server.directory.path().join("in"));
-    let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     std::fs::write(&sent, &content).unwrap();
     std::fs::create_dir(&directory).unwrap();
     let mut han = server.login("han", &["--accept", "ask", "--download-dir", "in"]);
