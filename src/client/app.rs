@@ -196,6 +196,8 @@ impl App {
         self.cancel_all_transfers();
         self.leaving = Some(Leaving::Now(now + Duration::from_millis(super::limits::GOODBYE_MS)));
         if self.link.is_logged_in() {
+            // What the server is to know of the transfers goes before the goodbye.
+            self.pump();
             self.send_command(Request::Logout, None, "/logout");
         } else {
             self.end_by_own_word();
@@ -205,6 +207,9 @@ impl App {
 
     /// Bytes came from the server.
     pub fn handle_bytes(&mut self, bytes: &[u8], now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
         self.link.note_life(now);
         self.input.push(bytes);
         while let Some(line) = self.input.next_line() {

@@ -252,6 +252,9 @@ impl Shell {
 
     /// Does what the core asks for until it asks for nothing more, and sends.
     fn carry_out(&mut self, now: Instant) -> Result<(), ClientError> {
+        if self.app.prompt() == Prompt::None {
+            self.interface.ask(Prompt::None);
+        }
         loop {
             if self.app.wants_connection(now) {
                 self.connect(now);
