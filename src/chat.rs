@@ -7,16 +7,19 @@
 pub mod command;
 mod device;
 pub mod event;
+mod event_line;
 mod group;
 pub mod json;
 pub mod login;
 pub mod policy;
 pub mod refusal;
 pub mod state;
+mod straight;
 pub mod transfer;
 
 pub use command::{Command, Place};
 pub use event::{Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
+pub use event_line::DecodeError;
 pub use login::LoginRequest;
 pub use policy::Policy;
 pub use refusal::Refusal;
@@ -26,5 +29,7 @@ pub use transfer::Ending;
 /// The number of an event in the log, from 1, without gaps; below 2^53, so that it is exact in every JSON reader.
 pub type Seq = u64;
 
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand with its arguments, its help and its run.
 
+pub mod connect;
 pub mod exit;
 pub mod replay;
 pub mod serve;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Subcommands {
     /// Run the server.
     Serve(serve::ServeArgs),
+    /// Connect to a server and chat.
+    Connect(connect::ConnectArgs),
     /// Look back into a log: search it, check it, derive from it.
     Replay(replay::ReplayArgs),
 }
@@ -36,11 +39,12 @@ pub fn run() -> Exit {
         }
     };
     let done = match &arguments.command {
-        Subcommands::Serve(arguments) => serve::run(arguments),
-        Subcommands::Replay(arguments) => replay::run(arguments),
+        Subcommands::Serve(arguments) => serve::run(arguments).map(|()| Exit::Done),
+        Subcommands::Connect(arguments) => connect::run(arguments),
+        Subcommands::Replay(arguments) => replay::run(arguments).map(|()| Exit::Done),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(failure) => {
             eprintln!("messenger: {failure:#}");
             Exit::of(&failure)

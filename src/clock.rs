@@ -57,6 +57,19 @@ impl Timestamp {
         out
     }
 
+    /// Reads the form in which [`Timestamp::to_rfc3339`] writes, and no other.
+    pub fn from_log_form(text: &[u8]) -> Option<Self> {
+        let text: &[u8; 24] = text.try_into().ok()?;
+        let number = |range: std::ops::Range<usize>| {
+            text[range].iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit.wrapping_sub(b'0') & 15))
+        };
+        let days = days_from_civil(number(0..4), number(5..7), number(8..10))?;
+        let minutes = (days * 24 + number(11..13)) * 60 + number(14..16);
+        let moment = Self::from_ms((minutes * 60 + number(17..19)) * 1_000 + number(20..23));
+        // What is no digit, no such day, or past the end of an hour does not come out as it went in.
+        (moment.to_rfc3339() == *text).then_some(moment)
+    }
+
     /// As people read it where they are: `01 Jun 2023 15:00:01`, in the local time zone.
     pub fn to_local_words(self) -> String {
         self.utc().with_timezone(&Local).format(WORDS).to_string()
@@ -124,6 +137,16 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// The day counted from 1970-01-01 of a date from then on. Source: as above, `days_from_civil`.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year.checked_sub(u64::from(month <= 2))?;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.to_rfc3339()).unwrap_or_default())
@@ -134,6 +157,9 @@ impl FromStr for Timestamp {
     type Err = TimeError;
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
+        if let Some(moment) = Self::from_log_form(text.as_bytes()) {
+            return Ok(moment);
+        }
         let moment = DateTime::parse_from_rfc3339(text).map_err(|_| TimeError(text.to_owned()))?;
         u64::try_from(moment.timestamp_millis()).map(Self::from_ms).map_err(|_| TimeError(text.to_owned()))
     }
@@ -220,6 +246,18 @@ mod tests {
             let moment = Timestamp::from_ms(day * 86_400_000 + day % 86_400_000);
             let expected = moment.utc().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
             assert_eq!(moment.to_string(), expected);
+            assert_eq!(Timestamp::from_log_form(expected.as_bytes()), Some(moment));
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_not_read_as_one() {
+        for wrong in ["2026-02-29T00:00:00.000Z", "2026-01-01T24:00:00.000Z", "2026-01-01T00:60:00.000Z"] {
+            assert_eq!(Timestamp::from_log_form(wrong.as_bytes()), None, "{wrong}");
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
+        for wrong in ["0000-00-00T00:00:00.000Z", "1969-12-31T23:59:59.999Z", "2026-01-0AT00:00:00.000Z"] {
+            assert_eq!(Timestamp::from_log_form(wrong.as_bytes()), None, "{wrong}");
         }
     }
 

@@ -14,8 +14,12 @@ pub mod eventlog;
 
 pub mod derive;
 
+pub mod transfer;
+
 pub mod replay;
 
 pub mod server;
+
+pub mod client;
 
 pub mod cli;

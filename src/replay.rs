@@ -9,8 +9,8 @@ mod stats;
 
 use std::path::Path;
 
+use crate::chat::DecodeError;
 use crate::chat::Seq;
-use crate::chat::event::DecodeError;
 use crate::eventlog::{EventLine, LogReader, ReadError};
 
 pub use filter::{Filter, KINDS};

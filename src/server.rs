@@ -3,6 +3,7 @@
 pub mod connection;
 mod console;
 pub mod credentials;
+mod deadlines;
 mod deliver;
 mod dispatch;
 pub mod event_loop;
@@ -10,8 +11,10 @@ mod feed;
 pub mod hub;
 pub mod index;
 pub mod limits;
+mod log_reader;
 mod login;
 mod signal;
 
 pub use connection::{ConnectionKey, Now};
 pub use hub::{Hub, HubOptions, Output, Purpose};
+pub use log_reader::ReadLines;

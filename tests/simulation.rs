@@ -83,7 +83,7 @@ impl SimulatedClient {
         self.partial.clear();
     }
 
-    /// What is left of what was under way goes back to the front of the outbox.
+    /// What is left of what was under way goes back into the outbox.
     fn handle_login(&mut self, sent: u64) {
         assert!(sent >= self.sent, "{}: numbers are for ever", self.device);
         self.is_logged_in = true;
@@ -91,7 +91,7 @@ impl SimulatedClient {
             if id <= sent {
                 self.done.push(command);
             } else {
-                self.outbox.push_front(command);
+                self.put_back(command);
             }
         }
         self.sent = sent;

@@ -411,7 +411,7 @@ proptest! {
 
     /// Any event can follow any other: a log is folded without panic, whatever it says.
     #[test]
-    fn folding_is_total(events in proptest::collection::vec(event::tests::event(), 0..40)) {
+    fn folding_is_total(events in proptest::collection::vec(samples::event(), 0..40)) {
         let mut state = State::default();
         for (index, event) in events.iter().enumerate() {
             state.apply(index as u64 + 1, Timestamp::from_ms(index as u64), event);

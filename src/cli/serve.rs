@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use mio::net::TcpListener;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
@@ -16,9 +15,9 @@ use crate::clock::{self, LogClock};
 use crate::derive::Follower;
 use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
 use crate::server::credentials::{Credentials, CredentialsError};
-use crate::server::event_loop::{self, Parts};
+use crate::server::event_loop::{self, EventLoop, Parts};
 use crate::server::index::{Index, Position};
-use crate::server::{Hub, HubOptions, Now};
+use crate::server::{Hub, HubOptions, Now, ReadLines};
 
 /// The arguments of `messenger serve`.
 #[derive(Debug, Args)]
@@ -74,7 +73,10 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
     let (log, state, index) = open(disk)?;
-    let listener = bind(SocketAddr::new(arguments.bind, arguments.port))?;
+    let address = SocketAddr::new(arguments.bind, arguments.port);
+    let listener = event_loop::listen(address).with_context(|| {
+        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
+    })?;
     let address = listener.local_addr()?;
 
     let options = HubOptions {
@@ -88,7 +90,6 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let now = Now { at: clock.now(), tick: clock::monotonic() };
     let hub = Hub::new(options, policy, state, index, log.root().to_string(), log.room_bytes(), now);
     let follower = Follower::spawn(&arguments.data, &events, log.seq()).context("the derived files cannot be kept")?;
-    greet(address)?;
 
     let file = arguments.credentials.clone();
     let parts = Parts {
@@ -101,7 +102,9 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),
     };
-    let served = event_loop::run(parts);
+    let event_loop = EventLoop::new(parts)?;
+    greet(address)?;
+    let served = event_loop.run();
     follower.close();
     Ok(served?)
 }
@@ -140,13 +143,6 @@ fn open(disk: Disk) -> anyhow::Result<(Log<Disk>, State, Index)> {
     Ok((log, state, index))
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    // The listener may take its port again at once after a restart: mio sets SO_REUSEADDR.
-    TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
-    })
-}
-
 /// Says that the server is ready. Who started it may already be gone: that is no failure.
 fn greet(address: SocketAddr) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -167,7 +163,7 @@ fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy)
     Ok((credentials, policy))
 }
 
-fn read_lines(events: &Path) -> event_loop::ReadLines {
+fn read_lines(events: &Path) -> ReadLines {
     let mut reader = LineReader::new(events);
     Box::new(move |positions: &[Position]| {
         let mut lines = Vec::with_capacity(positions.iter().map(|position| position.length as usize).sum());

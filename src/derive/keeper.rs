@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::Files;
 use super::{Derived, Growth, Journal};
-use crate::chat::event::DecodeError;
+use crate::chat::DecodeError;
 use crate::chat::{Event, Seq};
 use crate::eventlog::{LogReader, ReadError};
 

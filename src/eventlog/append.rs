@@ -143,8 +143,7 @@ impl<S: Storage> Log<S> {
         assert!(first == self.good.seq + 1 && last >= first, "events are appended in order, without gaps");
         let failed = |file: String| move |source| AppendError { file, source };
         if self.good.end >= SEGMENT_BYTES_MAX {
-            // Not the time of the batch, whose first events may be older than its last.
-            self.begin_next_segment(self.good.at).map_err(failed(segment_name(first)))?;
+            self.begin_next_segment().map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -245,9 +244,10 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    fn begin_next_segment(&mut self, at: Timestamp) -> io::Result<()> {
+    fn begin_next_segment(&mut self) -> io::Result<()> {
         let first = self.good.seq + 1;
-        let header = SegmentLine { log: self.log, first, at, tree: self.good.tree.clone() };
+        // Its time is that of the event before: those of the batch may all be later.
+        let header = SegmentLine { log: self.log, first, at: self.good.at, tree: self.good.tree.clone() };
         let mut line = Vec::new();
         header.encode(&mut line);
         // The old segment is never appended to again, and gives back what it had reserved.

@@ -8,8 +8,7 @@ use super::append::Log;
 use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, event_start, segment_first, segment_name};
 use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk};
 use super::storage::{LOCK, Storage, StorageFile};
-use crate::chat::event::DecodeError;
-use crate::chat::{Event, Record, Seq};
+use crate::chat::{DecodeError, Event, Record, Seq};
 use crate::clock::Timestamp;
 
 /// The file that says how far the log has been acknowledged.

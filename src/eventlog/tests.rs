@@ -297,15 +297,15 @@ fn a_segment_ends_at_the_first_commit_past_its_length_and_the_next_goes_on() {
     let disk = MemoryDisk::default();
     let mut opened = open(disk.clone(), LOG, at(0), |_| {}).unwrap();
     let log = &mut opened.log;
-    let mut line = Vec::new();
-    Event::ServerStarted { version: "x".repeat(1 << 19) }.encode(1, at(1), &mut line);
-    for seq in 1..=140 {
+    for first in (1..=140).step_by(2) {
         let mut lines = Vec::new();
-        Event::ServerStarted { version: "x".repeat(1 << 19) }.encode(seq, at(seq), &mut lines);
-        lines.push(b'\n');
+        for seq in [first, first + 1] {
+            Event::ServerStarted { version: "x".repeat(1 << 19) }.encode(seq, at(seq), &mut lines);
+            lines.push(b'\n');
+        }
         log.tend(monotonic()).unwrap();
         assert!(log.room_bytes() > lines.len() as u64);
-        log.append(Batch { lines, first: seq, last: seq, at: at(seq) }).unwrap();
+        log.append(Batch { lines, first, last: first + 1, at: at(first + 1) }).unwrap();
     }
     let root = log.root();
     let names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".jsonl")).collect();

@@ -114,7 +114,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::event::tests::event;
+    use crate::chat::samples::event;
     use proptest::prelude::*;
 
     /// Whether an event names a user, by its fields.

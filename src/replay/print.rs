@@ -90,7 +90,7 @@ fn put_row<T: AsRef<[u8]>>(out: &mut Vec<u8>, cells: [T; COLUMNS.len()]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::event::tests::event;
+    use crate::chat::samples::event;
     use proptest::prelude::*;
 
     fn shown(format: Format, is_terminal: bool, event: &Event) -> (Vec<u8>, Vec<u8>) {

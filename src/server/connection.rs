@@ -210,7 +210,7 @@ impl Connection {
         }
         let interval = Duration::from_secs(1) / commands_per_second;
         let on_time = self.on_time.map_or(now, |on_time| on_time.max(now));
-        let earliest = on_time.checked_sub(interval * BURST_COMMANDS);
+        let earliest = on_time.checked_sub(interval * (BURST_COMMANDS - 1));
         if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
             self.throttled_until = Some(earliest);
             return false;
@@ -231,13 +231,13 @@ mod tests {
         let mut connection = Connection::new(0, "127.0.0.1".parse().unwrap(), start, start);
         let mut now = start;
         let mut taken = 0;
-        while now < start + Duration::from_secs(2) {
+        while now <= start + Duration::from_secs(2) {
             match connection.take_token(200, now) {
                 true => taken += 1,
                 false => now = connection.throttled_until.unwrap(),
             }
         }
-        assert_eq!(taken, BURST_COMMANDS + 2 * 200 + 1);
+        assert_eq!(taken, BURST_COMMANDS + 2 * 200);
         assert!(connection.take_token(0, now), "a rate of 0 is no limit");
     }
 }

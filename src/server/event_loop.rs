@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::chat::Policy;
 use crate::clock::{self, LogClock};
@@ -21,9 +22,9 @@ use crate::eventlog::{self, Report, Writer};
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
-use super::hub::{Hub, Output, Purpose};
-use super::index::Position;
+use super::hub::{Hub, Output};
 use super::limits;
+use super::log_reader::{self, LinesRead, ReadJob, ReadLines};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -52,9 +53,6 @@ pub enum ServerError {
 
 /// Reads the file of accounts again when the operator asks for it.
 pub type Reload = Box<dyn FnMut() -> Result<(Credentials, Policy), CredentialsError>>;
-
-/// Reads lines of the log, on a thread of its own; `None` where the disk does not give them.
-pub type ReadLines = Box<dyn FnMut(&[Position]) -> Option<Vec<u8>> + Send>;
 
 /// Makes the log's thread, given what wakes the loop.
 pub type MakeWriter = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>;
@@ -92,20 +90,18 @@ struct Socket {
     is_shut: bool,
 }
 
-/// Lines asked of the reader.
-struct ReadJob {
-    connection: ConnectionKey,
-    purpose: Purpose,
-    positions: Vec<Position>,
+/// The signals of the operator, as pipes that wake the loop.
+struct Signals {
+    stop: UnixStream,
+    reload: UnixStream,
+    /// Once it is set, the next signal to stop ends the process at once, also while the loop waits for the disk.
+    is_stopping: Arc<AtomicBool>,
 }
 
-struct LinesRead {
-    job: ReadJob,
-    lines: Option<Vec<u8>>,
-}
-
-struct EventLoop {
+/// The loop, ready to serve.
+pub struct EventLoop {
     poll: Poll,
+    signals: Signals,
     hub: Hub,
     clock: LogClock,
     listener: Option<TcpListener>,
@@ -124,59 +120,61 @@ struct EventLoop {
     stop_by: Option<Instant>,
 }
 
-/// Serves until a signal stops it.
+/// A listening socket. Its port may be taken again at once after a restart: mio sets SO_REUSEADDR.
 ///
 /// # Errors
-/// The log or the machine failed.
-pub fn run(parts: Parts) -> Result<(), ServerError> {
-    let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut stop = signal_pipe(&[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
-    let mut reload_pipe = signal_pipe(&[signal_hook::consts::SIGHUP])?;
-    poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
-    poll.registry().register(&mut reload_pipe, RELOAD, Interest::READABLE)?;
-    // A second signal ends the process at once, also while the loop waits for the disk.
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
-    }
-
-    let log_waker = Arc::clone(&waker);
-    let writer = writer(Box::new(move || drop(log_waker.wake())))?;
-    let (jobs, read) = spawn_reader(read_lines, waker);
-    let mut event_loop = EventLoop {
-        poll,
-        hub,
-        clock,
-        listener: Some(listener),
-        accept_again: None,
-        sockets: Vec::new(),
-        ready: Vec::new(),
-        buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
-        credentials,
-        reload,
-        writer,
-        jobs,
-        read,
-        console: Console::spawn(limits::CONSOLE_BYTES_MAX),
-        on_durable,
-        stop_by: None,
-    };
-    event_loop.serve(&mut stop, &mut reload_pipe, &stopping)?;
-    event_loop.console.close();
-    event_loop.writer.close()?;
-    Ok(())
+/// The address is not of this machine, or taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
 }
 
 impl EventLoop {
-    fn serve(
-        &mut self,
-        stop: &mut UnixStream,
-        reload: &mut UnixStream,
-        stopping: &AtomicBool,
-    ) -> Result<(), ServerError> {
+    /// Puts the loop together. From now on connections queue, and signals wait to be heeded.
+    ///
+    /// # Errors
+    /// The machine has no thread, file or memory to give.
+    pub fn new(parts: Parts) -> Result<Self, ServerError> {
+        let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let signals = Signals::register(poll.registry())?;
+        let log_waker = Arc::clone(&waker);
+        let writer = writer(Box::new(move || drop(log_waker.wake())))?;
+        let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
+        Ok(Self {
+            poll,
+            signals,
+            hub,
+            clock,
+            listener: Some(listener),
+            accept_again: None,
+            sockets: Vec::new(),
+            ready: Vec::new(),
+            buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
+            credentials,
+            reload,
+            writer,
+            jobs,
+            read,
+            console: Console::spawn(limits::CONSOLE_BYTES_MAX),
+            on_durable,
+            stop_by: None,
+        })
+    }
+
+    /// Serves until a signal stops it.
+    ///
+    /// # Errors
+    /// The log or the machine failed.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        self.serve()?;
+        self.console.close();
+        self.writer.close()?;
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<(), ServerError> {
         let mut events = Events::with_capacity(1_024);
         self.carry_out()?;
         loop {
@@ -193,12 +191,12 @@ impl EventLoop {
                     LISTENER => self.accept_again = Some(now.tick),
                     WAKER => {}
                     STOP => {
-                        drain(stop);
-                        stopping.store(true, Ordering::Relaxed);
+                        drain(&mut self.signals.stop);
+                        self.signals.is_stopping.store(true, Ordering::Relaxed);
                         self.begin_stop(now);
                     }
                     RELOAD => {
-                        drain(reload);
+                        drain(&mut self.signals.reload);
                         self.read_accounts_again(now);
                     }
                     Token(token) => self.note_readiness(token - FIRST_CONNECTION, event),
@@ -464,12 +462,18 @@ impl EventLoop {
     }
 }
 
-/// The address a listener is bound to.
-///
-/// # Errors
-/// The system does not say.
-pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
-    listener.local_addr()
+impl Signals {
+    fn register(registry: &Registry) -> io::Result<Self> {
+        let mut stop = signal_pipe(&[SIGTERM, SIGINT])?;
+        let mut reload = signal_pipe(&[SIGHUP])?;
+        registry.register(&mut stop, STOP, Interest::READABLE)?;
+        registry.register(&mut reload, RELOAD, Interest::READABLE)?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
+        }
+        Ok(Self { stop, reload, is_stopping })
+    }
 }
 
 fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
@@ -484,23 +488,4 @@ fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
 fn drain(pipe: &mut UnixStream) {
     let mut buffer = [0; 64];
     while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {}
-}
-
-fn spawn_reader(mut read_lines: ReadLines, waker: Arc<Waker>) -> (Sender<ReadJob>, Receiver<LinesRead>) {
-    let (jobs, todo) = mpsc::channel::<ReadJob>();
-    let (done, read) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("log reader".into())
-        .spawn(move || {
-            // Each connection has at most one job under way, so that the queue is bounded by their number.
-            for job in todo {
-                let lines = read_lines(&job.positions);
-                if done.send(LinesRead { job, lines }).is_err() {
-                    return;
-                }
-                let _ = waker.wake();
-            }
-        })
-        .expect("a thread can be started at the start");
-    (jobs, read)
 }

@@ -130,7 +130,7 @@ pub struct Hub {
     pub(super) held: Vec<ConnectionKey>,
     pub(super) outputs: VecDeque<Output>,
     touched: Vec<ConnectionKey>,
-    timers: BinaryHeap<Reverse<(Instant, ConnectionKey)>>,
+    pub(super) timers: BinaryHeap<Reverse<(Instant, ConnectionKey)>>,
     /// How many bytes of console lines the shell would take.
     pub(super) console_room_bytes: usize,
     /// Lines that were not made because it would take none.
@@ -259,29 +259,6 @@ impl Hub {
         }
     }
 
-    /// Deadlines may have passed.
-    pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(Reverse((due, key))) = self.timers.peek().copied() {
-            if due > now.tick {
-                break;
-            }
-            self.timers.pop();
-            let Some(connection) = self.connection_mut(key).filter(|connection| connection.timer == Some(due)) else {
-                continue;
-            };
-            connection.timer = None;
-            self.handle_connection_timeout(key, now);
-        }
-        self.lapse_offers(now);
-    }
-
-    /// When [`Hub::handle_timeout`] is next due.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        let connection = self.timers.peek().map(|Reverse((due, _))| *due);
-        let offer = self.lapsing.front().map(|(due, _)| *due);
-        connection.into_iter().chain(offer).min()
-    }
-
     /// The rules changed: another file of accounts.
     pub fn handle_policy(&mut self, policy: Policy, now: Now) {
         self.policy = policy;
@@ -401,15 +378,6 @@ impl Hub {
         }
     }
 
-    /// Has [`Hub::handle_connection_timeout`] called for a connection at `due` or before.
-    pub(super) fn schedule(&mut self, key: ConnectionKey, due: Instant) {
-        let Some(connection) = self.connection_mut(key) else { return };
-        if connection.timer.is_none_or(|timer| due < timer) {
-            connection.timer = Some(due);
-            self.timers.push(Reverse((due, key)));
-        }
-    }
-
     /// Ends a session, if the connection has one, and records why.
     pub(super) fn end_session(&mut self, key: ConnectionKey, reason: LogoutReason, now: Now) {
         let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return };
@@ -457,74 +425,6 @@ impl Hub {
             self.attempts.remove(&key);
             self.histories.remove(&key);
         }
-    }
-
-    fn handle_connection_timeout(&mut self, key: ConnectionKey, now: Now) {
-        let Some(connection) = self.connection_mut(key) else { return };
-        let idle_since = connection.last_life;
-        match &connection.phase {
-            Phase::Closing { deadline } if *deadline <= now.tick => self.outputs.push_back(Output::Drop(key)),
-            Phase::Closing { deadline } => {
-                let deadline = *deadline;
-                self.schedule(key, deadline);
-            }
-            _ if connection.throttled_until.is_some_and(|until| until <= now.tick) => {
-                connection.throttled_until = None;
-                self.process(key, now);
-                self.touch(key);
-                self.schedule_next(key, now);
-            }
-            Phase::Greeting { deadline } if *deadline <= now.tick && !connection.busy => {
-                self.close_with(key, &Refusal::NotLoggedIn);
-            }
-            Phase::Greeting { .. } => self.schedule_next(key, now),
-            Phase::Ended => {}
-            Phase::LoggedIn(_) => self.handle_silence(key, now.tick.saturating_duration_since(idle_since), now),
-        }
-    }
-
-    /// Watches over a logged-in client that may have gone without a word.
-    fn handle_silence(&mut self, key: ConnectionKey, silence: Duration, now: Now) {
-        let Some(connection) = self.connection_mut(key) else { return };
-        let spoken_to = connection.dialect == Some(super::connection::Dialect::Json);
-        let server_stopped = connection.busy || connection.throttled_until.is_some();
-        if !spoken_to || server_stopped {
-            connection.last_life = now.tick;
-        } else if silence >= Duration::from_millis(limits::IDLE_CLOSE_MS) && connection.pinged {
-            self.end_session(key, LogoutReason::Timeout, now);
-            self.close(key);
-            return;
-        } else if silence >= Duration::from_millis(limits::IDLE_PING_MS) && !connection.pinged {
-            connection.pinged = true;
-            connection.push(b"{\"type\":\"ping\"}\n");
-            self.touch(key);
-        }
-        self.schedule_next(key, now);
-    }
-
-    /// Sets the timer for whatever is due next on a connection.
-    pub(super) fn schedule_next(&mut self, key: ConnectionKey, now: Now) {
-        let Some(connection) = self.connection(key) else { return };
-        let after_silence = |ms| connection.last_life + Duration::from_millis(ms);
-        let due = match &connection.phase {
-            Phase::Greeting { deadline } | Phase::Closing { deadline } => *deadline,
-            Phase::Ended => return,
-            Phase::LoggedIn(_) if connection.pinged => after_silence(limits::IDLE_CLOSE_MS),
-            Phase::LoggedIn(_) => after_silence(limits::IDLE_PING_MS),
-        };
-        let due = connection.throttled_until.map_or(due, |until| until.min(due));
-        self.schedule(key, due.max(now.tick + Duration::from_millis(1)));
-    }
-
-    /// Begins to shut a connection: from now on only its output matters.
-    pub(super) fn begin_closing(&mut self, key: ConnectionKey, now: Instant) {
-        let deadline = now + Duration::from_millis(limits::DRAIN_MS);
-        if let Some(connection) = self.connection_mut(key) {
-            connection.phase = Phase::Closing { deadline };
-            connection.throttled_until = None;
-        }
-        self.schedule(key, deadline);
-        self.touch(key);
     }
 
     /// The session of a connection.

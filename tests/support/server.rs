@@ -60,14 +60,19 @@ impl Server {
         let accounts: String = USERS.iter().map(|user| format!("{user} {PASSWORD}\n")).collect();
         std::fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let (child, console, address) = spawn(directory.path(), &options);
+        let (child, console, address) = spawn(directory.path(), 0, &options);
         Self { address, child, console, options, directory }
     }
 
-    /// Starts it again on the same data, once it has ended.
+    /// Starts it again on the same data and the same port, once it has ended.
     pub fn restart(&mut self) {
         let _ = self.child.wait();
-        (self.child, self.console, self.address) = spawn(self.directory.path(), &self.options);
+        (self.child, self.console, self.address) = spawn(self.directory.path(), self.address.port(), &self.options);
+    }
+
+    /// The directory in which it runs.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The data directory.
@@ -93,6 +98,16 @@ impl Server {
     /// The next line of the console.
     pub fn console_line(&self) -> String {
         self.console.recv_timeout(HANG).expect("the server says another line")
+    }
+
+    /// The next line of the console of a server that has ended, if there is one more.
+    pub fn console_rest(&self) -> Option<String> {
+        self.console.recv().ok()
+    }
+
+    /// Closes the reading end of the console: from the next line on its pipe is broken.
+    pub fn close_console(&mut self) {
+        self.console = mpsc::channel().1;
     }
 
     /// A connection on which nothing was said yet.
@@ -146,11 +161,11 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, options: &[String]) -> (Child, Receiver<String>, SocketAddr) {
+fn spawn(directory: &Path, port: u16, options: &[String]) -> (Child, Receiver<String>, SocketAddr) {
     let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("errors.txt")).unwrap();
     let mut child = messenger()
         .current_dir(directory)
-        .args(["serve", "0", "--data", "data", "--credentials", "credentials.txt"])
+        .args(["serve", &port.to_string(), "--data", "data", "--credentials", "credentials.txt"])
         .args(options)
         .stdout(Stdio::piped())
         .stderr(errors)

@@ -1,0 +1,151 @@
+//! The log by size: makes one of as many events as wanted, and measures opening, reading and checking it.
+//!
+//! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`.
+
+use std::hint::black_box;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::ensure;
+use clap::{Parser, Subcommand};
+use messenger::chat::{Event, Origin, Seq, State};
+use messenger::clock::{self, Timestamp};
+use messenger::eventlog::{self, Batch, Disk, LogReader, Replayed};
+use messenger::names::{DeviceName, GroupName, Text, UserName};
+use messenger::server::Hub;
+use messenger::server::index::{Index, Position};
+
+/// Makes a large log, and measures what is done with it.
+#[derive(Debug, Parser)]
+#[command(name = "log")]
+struct Arguments {
+    #[command(subcommand)]
+    work: Work,
+    /// The data directory.
+    #[arg(long, global = true, default_value = "target/large-log")]
+    data: PathBuf,
+    /// Given by cargo to every benchmark, and of no meaning here.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// Appends events: private and group messages of 200 users in 50 groups, and now and then a login.
+    Generate {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// Opens it as `serve` does, from the first event.
+    Open,
+    /// Decodes every event.
+    Decode,
+    /// Checks every byte, as `replay --verify` does.
+    Verify,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let start = Instant::now();
+    let done = match arguments.work {
+        Work::Generate { events } => generate(&arguments.data, events),
+        Work::Open => open(&arguments.data),
+        Work::Decode => decode(&arguments.data),
+        Work::Verify => verify(&arguments.data),
+    };
+    let told = done.and_then(|events| {
+        let seconds = start.elapsed().as_secs_f64();
+        let per_second = events as f64 / seconds;
+        Ok(writeln!(std::io::stdout(), "{events} events in {seconds:.3} s: {per_second:.0} a second")?)
+    });
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("log: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn user(number: u64) -> anyhow::Result<UserName> {
+    Ok(format!("user{:03}", number % 200).parse()?)
+}
+
+fn group(number: u64) -> anyhow::Result<GroupName> {
+    Ok(format!("group{:02}", number % 50).parse()?)
+}
+
+/// The event of a number: a mixture that does not repeat soon.
+fn event(seq: Seq) -> anyhow::Result<Event> {
+    let mixed = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let from = user(mixed)?;
+    if seq <= 50 {
+        let invited = (0..20).map(|other| user(seq + other)).collect::<Result<_, _>>()?;
+        return Ok(Event::GroupCreated { group: group(seq)?, by: from, invited, origin: None });
+    }
+    if seq.is_multiple_of(500) {
+        let device: DeviceName = "laptop".parse()?;
+        return Ok(Event::Login {
+            user: from,
+            session: seq,
+            ip: [10, 0, 0, 1].into(),
+            udp_port: None,
+            device: Some(device),
+        });
+    }
+    let text: Text =
+        format!("event {seq}: the quick brown fox jumps over the lazy dog, {mixed} times in a row").parse()?;
+    let origin = Some(Origin { device: "laptop".parse()?, id: seq });
+    Ok(if seq.is_multiple_of(5) {
+        Event::GroupMessage { group: group(mixed)?, from, text, origin }
+    } else {
+        Event::Message { from, to: user(mixed / 200)?, text, origin }
+    })
+}
+
+fn generate(data: &Path, events: u64) -> anyhow::Result<u64> {
+    const BATCH_EVENTS: u64 = 10_000;
+    let start = Timestamp::from_ms(1_767_225_600_000);
+    let mut log = eventlog::open(Disk::lock(data)?, uuid::Uuid::new_v4(), start, |_| {})?.log;
+    let mut seq = log.seq();
+    while seq < events {
+        let (first, last) = (seq + 1, (seq + BATCH_EVENTS).min(events));
+        let mut lines = Vec::new();
+        for seq in first..=last {
+            event(seq)?.encode(seq, start.plus_ms(seq * 3_000), &mut lines);
+            lines.push(b'\n');
+        }
+        log.append(Batch { lines, first, last, at: start.plus_ms(last * 3_000) })?;
+        seq = last;
+    }
+    log.close()?;
+    Ok(events)
+}
+
+fn open(data: &Path) -> anyhow::Result<u64> {
+    let (mut state, mut index) = (State::default(), Index::default());
+    let each = |Replayed { record, segment, offset, length }: Replayed<'_>| {
+        Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
+    };
+    let opened = eventlog::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), each)?;
+    let events = opened.log.seq();
+    ensure!(state.seq == events, "the state is not that of the log's end");
+    Ok(events)
+}
+
+fn decode(data: &Path) -> anyhow::Result<u64> {
+    let mut reader = LogReader::open(data)?;
+    let mut events = 0;
+    while let Some(line) = reader.next_line()? {
+        black_box(Event::decode(line.bytes)?);
+        events += 1;
+    }
+    Ok(events)
+}
+
+fn verify(data: &Path) -> anyhow::Result<u64> {
+    Ok(eventlog::verify(data)?.events)
+}
