@@ -548,7 +548,8 @@ fn simulate(seed: u64) {
                 typed[client].push(text);
             }
             8 if scene.clients[client].app.prompt() == Prompt::Command => {
-                scene.type_line(client, random.pick(&["/msgto jabba x", "/groupmsg none x", "/msgto", "/users"]));
+                let refused = *random.pick(&["/msgto jabba x", "/groupmsg none x", "/msgto", "/users"]);
+                scene.type_line(client, refused);
             }
             9 => scene.cut(client),
             10 if random.one_in(3) => scene.crash_server(),
