@@ -381,7 +381,6 @@ fn the_end_of_the_input_before_a_login_is_said() {
 }
 
 #[test]
-#[ignore = "needs the engine of transfers, for which a stand-in is there"]
 fn a_file_goes_from_one_client_to_the_other_and_both_say_so() {
     let server = Server::start();
     let (sent, directory) = (server.directory.path().join("a b.bin"), server.directory.path().join("in"));

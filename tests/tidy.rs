@@ -26,7 +26,13 @@ const MAY_NAME: [(&str, &[&str]); 11] = [
 const ONLY_IN: [(&[&str], &[&str]); 3] = [
     (
         &["mio::", "std::net::TcpStream", "std::net::TcpListener", "std::net::UdpSocket"],
-        &["src/server/event_loop.rs", "src/client/event_loop.rs", "src/transfer.rs", "src/transfer/socket.rs"],
+        &[
+            "src/server/event_loop.rs",
+            "src/client/event_loop.rs",
+            "src/client/connection.rs",
+            "src/transfer.rs",
+            "src/transfer/socket.rs",
+        ],
     ),
     (
         &["std::fs"],
@@ -34,6 +40,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
             "src/eventlog/storage.rs",
             "src/server/credentials.rs",
             "src/client/state.rs",
+            "src/transfer/directory.rs",
             "src/transfer/file.rs",
             "src/transfer/keyfile.rs",
             "src/transfer/part.rs",
@@ -44,7 +51,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
 ];
 
 const SOURCE_LINES_MAX: usize = 500;
-const TEST_LINES_MAX: usize = 600;
+const TEST_LINES_MAX: usize = 650;
 
 fn files(directory: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
