@@ -1,9 +1,10 @@
 //! Measures a transfer between two processes on the loopback network: wall time, rate, and the processor time and
 //! memory of both ends.
 //!
-//! `cargo run --release --example transfer_speed -- [MIB] [DIRECTORY] [DELAY_MS LOSS_PER_MILLE]`
+//! `cargo run --release --example transfer_speed -- [MIB] [DIRECTORY] [DELAY_MS LOSS_PER_MILLE] [kill]`
 //!
 //! With a delay or loss the two talk through a relay in the sender's process that delays each datagram and loses some.
+//! With `kill` the receiver is killed when it has half of the file, started again, and the rest is measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints, and fails on the unexpected")]
 
 use std::collections::VecDeque;
@@ -30,21 +31,30 @@ fn main() {
     }
     let number = |place: usize, otherwise: u64| arguments.get(place).map_or(otherwise, |text| text.parse().unwrap());
     let directory = PathBuf::from(arguments.get(1).map_or("/dev/shm", String::as_str));
-    send(number(0, 1_024), &directory, Duration::from_millis(number(2, 0)), number(3, 0));
-}
-
-fn send(mib: u64, directory: &Path, delay: Duration, lost: u64) {
+    let kills = arguments.get(4).is_some_and(|word| word == "kill");
+    let (delay, lost) = (Duration::from_millis(number(2, 0)), number(3, 0));
     let directory = directory.join(format!("transfer-speed-{}", std::process::id()));
     std::fs::create_dir_all(directory.join("in")).unwrap();
-    let path = directory.join("file.bin");
+    let (path, mib) = (directory.join("file.bin"), number(0, 1_024));
     write_file(&path, mib);
-    let me = std::env::current_exe().unwrap();
-    let mut child =
-        Command::new(me).arg("receive").arg(&directory).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let (mut poll, mut engine) = open(&directory, "sender");
+    if kills {
+        send(&mut poll, &mut engine, &path, (delay, lost), (mib << 20) / 2);
+        println!("the receiver was killed, and is started again");
+    }
+    send(&mut poll, &mut engine, &path, (delay, lost), u64::MAX);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// Starts a receiver and sends the file to it; kills it once so many bytes are done.
+fn send(poll: &mut Poll, engine: &mut Engine, path: &Path, (delay, lost): (Duration, u64), kill_at: u64) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.arg("receive").arg(path.parent().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let own = SocketAddr::from((Ipv4Addr::LOCALHOST, engine.udp_port()));
-    let source = Engine::prepare(&path).unwrap();
+    let source = Engine::prepare(path).unwrap();
+    let bytes = source.size_bytes();
     let key = lines.next().unwrap();
     let mut address: SocketAddr = lines.next().unwrap().parse().unwrap();
     let mut known_to_peer = own;
@@ -52,21 +62,25 @@ fn send(mib: u64, directory: &Path, delay: Duration, lost: u64) {
         (known_to_peer, address) = relay(own, address, delay, lost);
     }
     let mut input = child.stdin.take().unwrap();
-    writeln!(input, "{} {known_to_peer} {}", engine.public_key(), source.size_bytes()).unwrap();
+    writeln!(input, "{} {known_to_peer} {bytes}", engine.public_key()).unwrap();
     assert_eq!(lines.next().unwrap(), "ready");
     let (began, used) = (clock::monotonic(), processor_seconds());
     engine.start(transfer(), source, &key, &[address], clock::monotonic());
-    run(&mut poll, &mut engine);
+    if !run(poll, engine, kill_at) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return;
+    }
     let seconds = began.elapsed().as_secs_f64();
     let sender = processor_seconds() - used;
     let receiver = lines.next().unwrap();
     println!(
-        "{mib} MiB in {seconds:.2} s: {:.0} MB/s; sender {sender:.2} s of processor, {} MiB of memory; receiver {receiver}",
-        (mib << 20) as f64 / 1e6 / seconds,
+        "{} MiB in {seconds:.2} s: {:.0} MB/s; sender {sender:.2} s of processor, {} MiB of memory; receiver {receiver}",
+        bytes >> 20,
+        bytes as f64 / 1e6 / seconds,
         memory_mib()
     );
     child.wait().unwrap();
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 fn receive(directory: &Path) {
@@ -79,7 +93,7 @@ fn receive(directory: &Path) {
     let used = processor_seconds();
     engine.accept(transfer(), "yoda".parse().unwrap(), &file, key, &[address], clock::monotonic()).unwrap();
     println!("ready");
-    run(&mut poll, &mut engine);
+    run(&mut poll, &mut engine, u64::MAX);
     println!("{:.2} s of processor, {} MiB of memory", processor_seconds() - used, memory_mib());
 }
 
@@ -97,11 +111,11 @@ fn open(directory: &Path, key: &str) -> (Poll, Engine) {
     (poll, engine)
 }
 
-/// Runs the loop until the transfer is done and its connection over.
-fn run(poll: &mut Poll, engine: &mut Engine) {
+/// Runs the loop until the transfer is done and its connection over; false if it stopped at so many bytes.
+fn run(poll: &mut Poll, engine: &mut Engine, stop_at: u64) -> bool {
     let mut events = Events::with_capacity(64);
     let mut is_done = false;
-    let (mut turns, mut longest) = (0, Duration::ZERO);
+    let mut turns = Vec::new();
     while !is_done {
         let now = clock::monotonic();
         let timeout = engine.next_timeout().map(|due| due.saturating_duration_since(now));
@@ -116,16 +130,19 @@ fn run(poll: &mut Poll, engine: &mut Engine) {
         if engine.next_timeout().is_some_and(|due| due <= now) {
             engine.handle_timeout(now);
         }
-        (turns, longest) = (turns + 1, longest.max(now.elapsed()));
+        turns.push(now.elapsed());
         while let Some(event) = engine.poll_event() {
             match event {
                 TransferEvent::Done { .. } => is_done = true,
                 TransferEvent::Failed { failure, .. } => panic!("{failure}"),
+                TransferEvent::Progress { done_bytes, .. } if done_bytes >= stop_at => return false,
                 TransferEvent::Progress { .. } => {}
             }
         }
     }
-    eprintln!("{turns} turns, the longest {longest:?}");
+    turns.sort();
+    let at = |share: usize| turns[(turns.len() - 1) * share / 1_000];
+    eprintln!("{} turns: half within {:?}, 99 % {:?}, 99.9 % {:?}", turns.len(), at(500), at(990), at(999));
     // The other side may still need what closes the connection.
     let until = clock::monotonic() + Duration::from_millis(300);
     while engine.is_busy() && clock::monotonic() < until {
@@ -136,6 +153,7 @@ fn run(poll: &mut Poll, engine: &mut Engine) {
         }
         engine.handle_timeout(now);
     }
+    true
 }
 
 /// Two sockets between two clients, on a thread each way; gives the address of each client as the other knows it.

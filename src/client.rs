@@ -4,12 +4,15 @@
 //! kept, sent and done. [`event_loop`] moves these between the sockets, the files of [`state`] and an [`Interface`].
 
 pub mod app;
+mod connection;
+pub mod contract;
 mod editor;
 mod engine;
 pub mod event_loop;
 mod incoming;
 mod input;
 pub mod interface;
+mod journal;
 pub mod json;
 pub mod limits;
 pub mod line;
@@ -24,5 +27,6 @@ mod sharing;
 pub mod state;
 mod transfers;
 
-pub use app::{Accept, App, Ending, Keep, Opened, Options, Output, Prompt, Show, TransferAction};
+pub use app::App;
+pub use contract::{Accept, Ending, Keep, Opened, Options, Output, Prompt, Show, TransferAction};
 pub use interface::{Interface, Typed};

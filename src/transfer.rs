@@ -5,11 +5,12 @@
 //! vouches for their keys; whoever is not introduced hears nothing from the socket.
 //!
 //! Reading order: `blocks`, `message` and `path` are the rules; `sending` and `receiving` the two halves of a transfer;
-//! `exchange` all of them, with their `links`; `worker`, `file` and `part` the disk; `socket` the network.
+//! `exchange` all of them, with their `links`; `worker`, `file`, `part` and `directory` the disk; `socket` the network.
 
 mod blocks;
 mod congestion;
 mod control;
+mod directory;
 mod exchange;
 mod failure;
 mod file;
@@ -26,6 +27,7 @@ mod punch;
 mod receiving;
 mod sending;
 mod socket;
+mod state;
 mod transport;
 mod window;
 mod worker;

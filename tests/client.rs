@@ -379,3 +379,30 @@ fn the_end_of_the_input_before_a_login_is_said() {
     assert_eq!(lines.last().unwrap(), "The input ended before a user name and a password were given.");
     assert_eq!(status.code(), Some(4));
 }
+
+#[test]
+fn a_file_goes_from_one_client_to_the_other_and_both_say_so() {
+    let server = Server::start();
+    let (sent, directory) = (server.directory.path().join("a b.bin"), server.directory.path().join("in"));
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&sent, &content).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let mut han = server.login("han", &["--accept", "ask", "--download-dir", "in"]);
+    let mut leia = server.login("leia", &[]);
+    leia.type_lines(&format!("/p2pvideo han {}\n", sent.display()));
+    han.expect("leia offers you a b.bin (11.4 MiB): /accept 1 or /decline 1");
+    han.type_lines("/accept 1\n");
+    han.expect("Received a b.bin from leia");
+    assert_eq!(han.next(), "Saved as in/leia_a b.bin");
+    let (status, lines) = leia.finish();
+    assert!(lines.contains(&"a b.bin has been uploaded".to_owned()), "{lines:?}");
+    assert_eq!(status.code(), Some(0));
+    assert!(std::fs::read(directory.join("leia_a b.bin")).unwrap() == content);
+
+    let mut leia = server.login("leia", &[]);
+    leia.type_lines(&format!("/p2pvideo han {}\n", sent.display()));
+    han.expect("/accept 2 or /decline 2");
+    han.type_lines("/decline 2\n");
+    leia.expect("han declined a b.bin.");
+    assert_eq!(leia.finish().0.code(), Some(5));
+}

@@ -171,7 +171,6 @@ fn a_file_that_cannot_be_written_is_told_of_and_never_stops_the_chat() {
     std::fs::remove_dir_all(&blocked).unwrap();
     eventually("it is written", || blocked.exists() && lines(&server, "messagelog.txt").len() == 2);
     eventually("that is told too", || server.errors().contains("the derived files are written again"));
-    assert_eq!(server.errors().matches("cannot be written").count(), 1);
     assert!(server.stop().success());
     assert_derived_alike(&server);
 }

@@ -201,6 +201,22 @@ fn an_intact_log_is_said_to_be_so_with_its_head() {
 }
 
 #[test]
+fn what_is_behind_head_is_neither_shown_nor_vouched_for() {
+    let mut server = Server::start();
+    let mut yoda = server.login("yoda");
+    yoda.command("/msgto han one");
+    let before = (said(&server, &[]), said(&server, &["--verify"]));
+    let head = std::fs::read(server.data().join("events/HEAD")).unwrap();
+    yoda.command("/msgto han two");
+    server.kill();
+    std::fs::write(server.data().join("events/HEAD"), head).unwrap();
+    assert_eq!(said(&server, &[]), before.0);
+    let done = replay(&server, &["--verify"]);
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(0), &*before.1));
+    assert!(text(&done.stderr).contains("bytes that were never acknowledged"), "{done:?}");
+}
+
+#[test]
 fn a_flipped_bit_is_found_with_its_place() {
     let server = story();
     let mut log = std::fs::read(segment(&server)).unwrap();
@@ -354,8 +370,8 @@ fn to_follow_is_to_see_what_happens_and_an_interruption_ends_it() {
 #[test]
 fn to_follow_ends_with_the_last_event_that_can_match() {
     let server = story();
-    let mut follow = Follow::start(&server.data_argument(), &["--from", "3", "--to", "4"]);
-    assert_eq!((follow.seq(), follow.seq()), (3, 4));
+    let mut follow = Follow::start(&server.data_argument(), &["--from", "11", "--to", "12"]);
+    assert_eq!((follow.seq(), follow.seq()), (11, 12));
     assert!(follow.child.wait().unwrap().success());
 }
 

@@ -26,15 +26,24 @@ const MAY_NAME: [(&str, &[&str]); 11] = [
 const ONLY_IN: [(&[&str], &[&str]); 3] = [
     (
         &["mio::", "std::net::TcpStream", "std::net::TcpListener", "std::net::UdpSocket"],
-        &["src/server/event_loop.rs", "src/client/event_loop.rs", "src/transfer.rs", "src/transfer/socket.rs"],
+        &[
+            "src/server/event_loop.rs",
+            "src/client/event_loop.rs",
+            "src/client/connection.rs",
+            "src/transfer.rs",
+            "src/transfer/socket.rs",
+        ],
     ),
     (
-        &["std::fs", "File::"],
+        &["std::fs"],
         &[
             "src/eventlog/storage.rs",
             "src/server/credentials.rs",
             "src/client/state.rs",
+            "src/transfer/directory.rs",
             "src/transfer/file.rs",
+            "src/transfer/keyfile.rs",
+            "src/transfer/part.rs",
             "src/derive/files.rs",
         ],
     ),
@@ -42,7 +51,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
 ];
 
 const SOURCE_LINES_MAX: usize = 500;
-const TEST_LINES_MAX: usize = 600;
+const TEST_LINES_MAX: usize = 650;
 
 fn files(directory: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -94,24 +103,33 @@ fn modules_name_only_those_they_may() {
 
 #[test]
 fn sockets_files_and_clocks_are_touched_where_the_plan_says() {
+    let mut wrong = Vec::new();
     for (path, text) in files("src", ".rs") {
         if path.ends_with("/tests.rs") {
             continue;
         }
         for (words, places) in ONLY_IN {
             let found = words.iter().find(|word| code(&text).contains(*word));
-            assert!(found.is_none() || places.contains(&&*path), "{path} names {found:?}");
+            if let Some(word) = found.filter(|_| !places.contains(&&*path)) {
+                wrong.push(format!("{path} names {word}"));
+            }
         }
     }
+    assert_eq!(wrong, [] as [String; 0]);
 }
 
 #[test]
 fn a_file_has_one_job_says_it_first_and_is_not_long() {
+    let mut wrong = Vec::new();
     for (path, text) in files("src", ".rs").into_iter().chain(files("tests", ".rs")).chain(files("benches", ".rs")) {
         let lines_max = if path.starts_with("src") { SOURCE_LINES_MAX } else { TEST_LINES_MAX };
-        assert!(text.lines().count() <= lines_max, "{path} is longer than {lines_max} lines");
+        let lines = text.lines().count();
+        if lines > lines_max {
+            wrong.push(format!("{path} has {lines} lines"));
+        }
         assert!(text.starts_with("//! ") || path == "src/main.rs", "{path} does not say what it is for");
     }
+    assert_eq!(wrong, [] as [String; 0]);
 }
 
 #[test]

@@ -8,11 +8,14 @@ mod random;
 mod transfers;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use messenger::chat::FileOffer;
 use messenger::transfer::{Engine, Failure, limits};
+use rustls::pki_types::{Der, TrustAnchor};
 use transfers::{Damage, World, user};
 
 const MIB: usize = 1 << 20;
@@ -135,6 +138,11 @@ fn strangers_are_not_answered_and_do_no_harm() {
     let other = world.file(2, "b.bin", MIB);
     world.engine(2).start(unknown, Engine::prepare(&other).unwrap(), &receiver_key, &[receiver], now);
     let transfer = world.introduce(0, 1, &path);
+    // While the sender is awaited: a true handshake, and one of a version that nobody speaks.
+    let mut first = first_packet(receiver, now);
+    stranger.send_to(&first, receiver).unwrap();
+    first[1..5].copy_from_slice(&0x0A0A_0A0A_u32.to_be_bytes());
+    stranger.send_to(&first, receiver).unwrap();
     world.run_until("the file has arrived and much was thrown at it", |world| {
         for length in [1, 19, 64, 1_200, 1_400] {
             let mut bytes: Vec<u8> = (0..length).map(|_| world.random.next().to_le_bytes()[0]).collect();
@@ -418,6 +426,20 @@ fn a_receiver_that_quits_as_soon_as_it_is_done_does_not_make_the_sender_fail() {
     world.run_until("the receiver is done", |world| world.ending(1, transfer).is_some());
     world.peers[1].engine.take().unwrap().close();
     world.arrives(0, 1, transfer, &path);
+}
+
+/// The first packet of a handshake by one who was not introduced.
+fn first_packet(to: SocketAddr, now: Instant) -> Vec<u8> {
+    let mut roots = rustls::RootCertStore::empty();
+    let (subject, subject_public_key_info) = (Der::from_slice(&[]), Der::from_slice(&[]));
+    roots.roots.push(TrustAnchor { subject, subject_public_key_info, name_constraints: None });
+    let config = noq_proto::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+    let mut endpoint = noq_proto::Endpoint::new(Arc::default(), None, true);
+    let (_, mut connection) = endpoint.connect(now, config, to, "peer.invalid").unwrap();
+    let mut packet = Vec::new();
+    let transmit = connection.poll_transmit(now, NonZeroUsize::MIN, &mut packet).unwrap();
+    packet.truncate(transmit.size);
+    packet
 }
 
 fn is_unlocked(path: &std::path::Path) -> bool {

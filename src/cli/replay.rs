@@ -168,7 +168,7 @@ fn verify(log: &Path) -> anyhow::Result<()> {
     let verified = eventlog::verify(log)?;
     if verified.unfinished_bytes > 0 {
         eprintln!(
-            "messenger: behind the last commit are {} bytes that were never acknowledged, or are being written now",
+            "messenger: behind that are {} bytes that were never acknowledged, or are being written now",
             verified.unfinished_bytes
         );
     }

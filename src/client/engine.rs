@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::app::{App, TransferAction};
+use super::app::App;
+use super::contract::TransferAction;
 use crate::names::TransferId;
 use crate::transfer::{Engine, Source};
 

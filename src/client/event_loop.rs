@@ -3,7 +3,7 @@
 //! A turn: wait; read the clock; take what is typed, received and reported; carry out what the core asks for, keep it
 //! durably, and only then send.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpStream, UnixStream};
+use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use uuid::Uuid;
 
-use super::app::{App, Ending, Keep, Opened, Output, Prompt};
+use super::app::App;
+use super::connection::{Attempt, Connection, Received};
+use super::contract::{Ending, Keep, Opened, Output, Prompt};
 use super::engine::Sharing;
 use super::interface::{Interface, Typed, Wake};
 use super::limits;
@@ -69,29 +71,12 @@ pub struct Parts {
     pub download_dir: PathBuf,
 }
 
-/// The connection to the server.
-enum Chat {
-    Down,
-    Connecting {
-        stream: TcpStream,
-        deadline: Instant,
-        /// Addresses to be tried after this one.
-        rest: Vec<SocketAddr>,
-    },
-    Up {
-        stream: TcpStream,
-        /// The system may have bytes for us: it tells only once.
-        is_readable: bool,
-        is_writable: bool,
-    },
-}
-
 struct Shell {
     poll: Poll,
     waker: Arc<Waker>,
     app: App,
     interface: Box<dyn Interface>,
-    chat: Chat,
+    chat: Connection,
     sharing: Option<Sharing>,
     state: Option<State>,
     /// How far all has been shown: kept once it is printed.
@@ -125,7 +110,7 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
         waker,
         app: parts.app,
         interface,
-        chat: Chat::Down,
+        chat: Connection::Down,
         sharing: None,
         state: None,
         cursor: None,
@@ -194,7 +179,10 @@ impl Shell {
             let now = clock::monotonic();
             for event in &events {
                 match event.token() {
-                    CHAT => self.note_readiness(event, now),
+                    CHAT => {
+                        let attempt = self.chat.handle_ready(event, self.poll.registry(), now);
+                        self.take_attempt(attempt, now);
+                    }
                     WAKER => {
                         if let Some(sharing) = &mut self.sharing {
                             sharing.engine.handle_woken(now);
@@ -220,16 +208,13 @@ impl Shell {
 
     /// How long to wait for something to happen.
     fn patience(&self, close_by: Option<Instant>) -> Option<Duration> {
-        let has_bytes = matches!(self.chat, Chat::Up { is_readable: true, .. }) && self.may_read();
+        let has_bytes = self.chat.is_readable() && self.may_read();
         if has_bytes || (self.has_typed_more && self.app.wants_line()) {
             return Some(Duration::ZERO);
         }
-        let connecting = match &self.chat {
-            Chat::Connecting { deadline, .. } => Some(*deadline),
-            _ => None,
-        };
         let engine = self.sharing.as_ref().and_then(|sharing| sharing.engine.next_timeout());
-        let due = self.app.next_timeout().into_iter().chain(connecting).chain(engine).chain(close_by).min()?;
+        let due =
+            self.app.next_timeout().into_iter().chain(self.chat.deadline()).chain(engine).chain(close_by).min()?;
         // Rounded up, or the last millisecond would be waited for in ever smaller pieces.
         let left = due.saturating_duration_since(clock::monotonic());
         Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
@@ -256,9 +241,8 @@ impl Shell {
         if self.app.next_timeout().is_some_and(|due| due <= now) {
             self.app.handle_timeout(now);
         }
-        if matches!(&self.chat, Chat::Connecting { deadline, .. } if *deadline <= now) {
-            self.connect_next("no answer", now);
-        }
+        let attempt = self.chat.handle_timeout(self.poll.registry(), CHAT, now);
+        self.take_attempt(attempt, now);
         if let Some(sharing) = &mut self.sharing
             && sharing.engine.next_timeout().is_some_and(|due| due <= now)
         {
@@ -268,6 +252,9 @@ impl Shell {
 
     /// Does what the core asks for until it asks for nothing more, and sends.
     fn carry_out(&mut self, now: Instant) -> Result<(), ClientError> {
+        if self.app.prompt() == Prompt::None {
+            self.interface.ask(Prompt::None);
+        }
         loop {
             if self.app.wants_connection(now) {
                 self.connect(now);
@@ -351,72 +338,30 @@ impl Shell {
 
     /// Tells the core where peers may reach this client.
     fn tell_addresses(&mut self) {
-        if let (Some(sharing), Chat::Up { stream, .. }) = (&self.sharing, &self.chat)
-            && let Ok(address) = stream.local_addr()
-        {
-            self.app.set_addresses(sharing.engine.addresses(address.ip()));
+        if let (Some(sharing), Some(ip)) = (&self.sharing, self.chat.local_ip()) {
+            self.app.set_addresses(sharing.engine.addresses(ip));
         }
     }
 
     fn connect(&mut self, now: Instant) {
         self.app.handle_connecting();
-        self.connect_to(self.addresses.clone(), "no address", now);
+        let attempt = self.chat.begin(self.addresses.clone(), self.poll.registry(), CHAT, now);
+        self.take_attempt(attempt, now);
     }
 
-    /// Begins to connect to the first address that the system takes; tells the core if there is none.
-    fn connect_to(&mut self, addresses: Vec<SocketAddr>, why: &str, now: Instant) {
-        let mut why = why.to_owned();
-        let mut addresses = addresses.into_iter();
-        while let Some(address) = addresses.next() {
-            let begun = TcpStream::connect(address).and_then(|mut stream| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut stream, CHAT, interest)?;
-                Ok(stream)
-            });
-            match begun {
-                Ok(stream) => {
-                    let deadline = now + Duration::from_millis(limits::CONNECT_MS);
-                    self.chat = Chat::Connecting { stream, deadline, rest: addresses.collect() };
-                    return;
-                }
-                Err(error) => why = error.to_string(),
+    /// Tells the core what became of an attempt to connect.
+    fn take_attempt(&mut self, attempt: Attempt, now: Instant) {
+        match attempt {
+            Attempt::Pending => {}
+            Attempt::Connected => {
+                self.tell_addresses();
+                self.app.handle_connected(now);
+            }
+            Attempt::Failed(error) => {
+                let why = format!("Cannot connect to {}: {error}. Is the server running?", self.server);
+                self.app.handle_connect_failed(&why, now);
             }
         }
-        self.chat = Chat::Down;
-        let why = format!("Cannot connect to {}: {why}. Is the server running?", self.server);
-        self.app.handle_connect_failed(&why, now);
-    }
-
-    /// The address being tried does not answer: on to the next.
-    fn connect_next(&mut self, why: &str, now: Instant) {
-        if let Chat::Connecting { rest, .. } = std::mem::replace(&mut self.chat, Chat::Down) {
-            self.connect_to(rest, why, now);
-        }
-    }
-
-    fn note_readiness(&mut self, event: &mio::event::Event, now: Instant) {
-        match &mut self.chat {
-            Chat::Down => {}
-            Chat::Connecting { stream, .. } => match stream.take_error() {
-                Ok(Some(error)) | Err(error) => self.connect_next(&error.to_string(), now),
-                Ok(None) if stream.peer_addr().is_err() => {}
-                Ok(None) => self.begin_chat(event, now),
-            },
-            Chat::Up { is_readable, is_writable, .. } => {
-                *is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                *is_writable |= event.is_writable();
-            }
-        }
-    }
-
-    fn begin_chat(&mut self, event: &mio::event::Event, now: Instant) {
-        let Chat::Connecting { stream, .. } = std::mem::replace(&mut self.chat, Chat::Down) else { return };
-        // A command and the next in two small packets must not wait for each other.
-        let _ = stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
-        self.chat = Chat::Up { stream, is_readable: event.is_readable(), is_writable: true };
-        self.tell_addresses();
-        self.app.handle_connected(now);
     }
 
     fn may_read(&self) -> bool {
@@ -428,13 +373,10 @@ impl Shell {
             if !self.may_read() {
                 return;
             }
-            let Chat::Up { stream, is_readable: is_readable @ true, .. } = &mut self.chat else { return };
-            match stream.read(&mut self.buffer) {
-                Ok(0) => return self.hang_up(now),
-                Ok(count) => self.app.handle_bytes(self.buffer.get(..count).unwrap_or_default(), now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_readable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.hang_up(now),
+            match self.chat.read(&mut self.buffer) {
+                Received::Bytes(count) => self.app.handle_bytes(self.buffer.get(..count).unwrap_or_default(), now),
+                Received::Nothing => return,
+                Received::End => return self.hang_up(now),
             }
         }
     }
@@ -442,23 +384,18 @@ impl Shell {
     /// Sends what the socket takes, once all that must be kept is durable. Gives whether anything went out.
     fn send(&mut self, now: Instant) -> Result<bool, ClientError> {
         let mut has_sent = false;
-        while let Chat::Up { stream, is_writable: is_writable @ true, .. } = &mut self.chat {
-            if self.app.output().is_empty() {
-                break;
-            }
+        while !self.app.output().is_empty() {
             if let Some(state) = &mut self.state {
                 state.sync().map_err(ClientError::State)?;
             }
-            match stream.write(self.app.output()) {
-                Ok(count) => {
+            match self.chat.write(self.app.output()) {
+                Ok(Some(count)) => {
                     has_sent = true;
                     self.app.handle_sent(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What the server said last may still be there to be read.
+                Ok(None) => break,
                 Err(_) => {
-                    *is_writable = false;
+                    // What the server said last may still be there to be read.
                     self.read(now);
                     self.hang_up(now);
                     return Ok(true);
@@ -469,8 +406,8 @@ impl Shell {
     }
 
     fn hang_up(&mut self, now: Instant) {
-        if !matches!(self.chat, Chat::Down) {
-            self.chat = Chat::Down;
+        if !matches!(self.chat, Connection::Down) {
+            self.chat = Connection::Down;
             self.app.handle_disconnected(now);
         }
     }
@@ -491,6 +428,6 @@ impl Shell {
         if let Some(sharing) = self.sharing.take() {
             sharing.engine.close();
         }
-        self.chat = Chat::Down;
+        self.chat = Connection::Down;
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::app::{App, Keep, Output, Show};
+use super::app::App;
+use super::contract::{Ending, Keep, Show};
 use crate::chat::{Event, Origin, Record, Seq};
 use crate::names::{GroupName, UserName};
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, ServerFrame};
@@ -40,8 +41,8 @@ impl App {
         }
         let Ok(head) = serde_json::from_slice::<Head>(line) else {
             // Not a frame at all: no server of any version speaks so.
-            self.show(Show::Notice("The server sends what is no frame: is it a messenger server?".into()));
-            self.outputs.push_back(Output::Disconnect);
+            self.show(Show::Trouble("The server sends what is no frame: is it a messenger server?".into()));
+            self.end(Ending::CannotConnect);
             return;
         };
         match head.r#type.as_str() {

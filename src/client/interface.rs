@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::app::{Prompt, Show};
+use super::contract::{Prompt, Show};
 use crate::names::UserName;
 
 /// Wakes the loop, so that it asks an interface for what is new.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::app::{Prompt, Show};
+use super::contract::{Prompt, Show};
 use super::input::{Ask, Input};
 use super::interface::{Interface, Typed, Wake};
 use super::line::told_elsewhere;

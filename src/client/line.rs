@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::app::{Prompt, Show};
+use super::contract::{Prompt, Show};
 use super::editor::{Editor, Names};
 use super::input::{Ask, Input};
 use super::interface::{Interface, Typed, Wake};
@@ -114,6 +114,9 @@ impl LineInterface {
             return;
         }
         (*told_at, *told) = (now, percent);
+        if percent >= 100 {
+            self.progress.remove(&number);
+        }
         let text = progress_bar(name, percent, done_bytes, total_bytes);
         self.print(&text);
     }

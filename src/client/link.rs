@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::app::{App, Ending, Leaving, Output, Phase, Show};
+use super::app::{App, Leaving, Phase};
+use super::contract::{Ending, Output, Show};
 use super::limits;
 use super::requests::Request;
+use super::transfers::Transfer;
 use crate::protocol::ClientFrame;
 
 /// Where the connection stands.
@@ -208,7 +210,8 @@ impl App {
         }
         let patience = Duration::from_millis(limits::SCRIPT_PATIENCE_MS);
         let is_over = self.link.lost_at.is_some_and(|lost_at| now.saturating_duration_since(lost_at) >= patience);
-        if is_over && !self.options.is_person {
+        // A transfer that runs needs no server.
+        if is_over && !self.options.is_person && !self.transfers.iter().any(Transfer::is_running) {
             let left = self.outbox.len();
             self.show(Show::Trouble(format!("The server does not come back. {}", super::sentences::left_behind(left))));
             self.end(Ending::CannotConnect);

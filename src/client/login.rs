@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::app::{App, Ending, Keep, Opened, Output, Phase, Show};
+use super::app::{App, Phase};
+use super::contract::{Ending, Keep, Opened, Output, Show};
 use super::requests::{Query, Request};
 use crate::names::UserName;
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, LoginFrame, sentence};

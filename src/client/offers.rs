@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::app::{Accept, App, Show, TransferAction};
+use super::app::App;
+use super::contract::{Accept, Show, TransferAction};
 use super::limits;
 use super::requests::Request;
 use super::transfers::{PeerPoint, Receiving, Sending, Side};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::app::{App, Ending, Keep, Leaving, Show};
+use super::app::{App, Leaving};
+use super::contract::{Ending, Keep, Show};
 use super::limits;
 use super::outbox::Ordinal;
 use crate::chat::Command;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::app::{App, Output, Show, TransferAction};
+use super::app::App;
+use super::contract::{Output, Show, TransferAction};
 use super::limits;
 use super::requests::{Asked, OWN_USAGES, Request};
 use super::transfers::{Receiving, Sending, Side, Transfer};

@@ -4,17 +4,16 @@
 //! and a directory for each device with a lock, the key of its transfers, and the journal: JSON lines, appended as
 //! things happen, written anew at each start and when it has grown.
 
-use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::app::Keep;
+use super::contract::Keep;
+use super::journal::{Contents, Line, encode};
 use super::limits;
 use super::outbox::Outbox;
 use crate::chat::Seq;
@@ -40,25 +39,6 @@ pub enum StateError {
         /// What the system says.
         error: io::Error,
     },
-}
-
-/// A change, as a line of the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Line {
-    Base(u64),
-    Added(String),
-    Settled(u64),
-    Refused(u64),
-    Cursor { log: Uuid, seq: Seq },
-}
-
-/// What the journal amounts to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Contents {
-    settled: u64,
-    left: VecDeque<String>,
-    cursor: Option<(Uuid, Seq)>,
 }
 
 /// The state of one device, locked while it is open.
@@ -156,16 +136,9 @@ impl State {
     /// # Errors
     /// The disk fails.
     pub fn keep(&mut self, keep: &Keep) -> io::Result<()> {
-        let line = match keep {
-            Keep::LoggedIn => {
-                self.is_on_trial = false;
-                return Ok(());
-            }
-            Keep::Added(text) => Line::Added(text.clone()),
-            Keep::Settled(count) => Line::Settled(*count),
-            Keep::Refused(number) => Line::Refused(*number),
-            Keep::Base(number) => Line::Base(*number),
-            Keep::Cursor(log, seq) => Line::Cursor { log: *log, seq: *seq },
+        let Some(line) = Line::of(keep) else {
+            self.is_on_trial = false;
+            return Ok(());
         };
         // What is sent must be known after a crash; what is known to be done is found out again from the server.
         self.needs_sync |= matches!(line, Line::Added(_) | Line::Base(_) | Line::Refused(_));
@@ -238,57 +211,6 @@ impl State {
         self.needs_sync = false;
         Ok(())
     }
-}
-
-impl Contents {
-    /// Folds the lines of a journal. A line that a crash has cut ends it.
-    fn read(bytes: &[u8]) -> Self {
-        let mut contents = Self::default();
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let whole = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
-            let Some(line) = whole else { break };
-            contents.apply(line);
-        }
-        contents
-    }
-
-    fn apply(&mut self, line: Line) {
-        match line {
-            Line::Base(number) => self.settled = number,
-            Line::Added(text) => self.left.push_back(text),
-            Line::Settled(count) => {
-                for _ in 0..count {
-                    self.left.pop_front();
-                }
-                self.settled += count;
-            }
-            Line::Refused(number) => {
-                let place = number.checked_sub(self.settled + 1).and_then(|place| usize::try_from(place).ok());
-                if let Some(place) = place {
-                    self.left.remove(place);
-                }
-            }
-            Line::Cursor { log, seq } => self.cursor = Some((log, seq)),
-        }
-    }
-
-    /// The shortest journal that amounts to this.
-    fn write(&self) -> Vec<u8> {
-        let cursor = self.cursor.map(|(log, seq)| Line::Cursor { log, seq });
-        let left = self.left.iter().map(|text| Line::Added(text.clone()));
-        [Line::Base(self.settled)].into_iter().chain(cursor).chain(left).flat_map(|line| encode(&line)).collect()
-    }
-
-    /// About how many bytes that journal has.
-    fn bytes(&self) -> u64 {
-        self.left.iter().map(|text| text.len() as u64 + 16).sum()
-    }
-}
-
-fn encode(line: &Line) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
 }
 
 /// Puts a new journal in the place of the old one, whole or not at all.
@@ -378,13 +300,6 @@ mod tests {
         let again = open(root.path());
         assert_eq!((again.device(), again.cursor()), (device, Some((log, 9))));
         assert_eq!(left(&again), (5, vec!["c".to_owned()]));
-    }
-
-    #[test]
-    fn a_line_that_a_crash_cut_is_as_if_it_had_not_been_written() {
-        let whole = b"{\"base\":3}\n{\"added\":\"a\"}\n{\"added\":\"b\"}\n";
-        let contents = Contents::read(&whole[..whole.len() - 3]);
-        assert_eq!((contents.settled, contents.left), (3, VecDeque::from(["a".to_owned()])));
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! The derived files on the disk: whole lines appended in one write, and the one that shrinks replaced at once.
+//! The derived files on the disk: whole lines appended, and the one file that shrinks replaced at once.
+//!
+//! A file's length grows by pages within one write, so that a reader could see half a line wherever a page ends: each
+//! write is therefore of lines within one page, or of one line. What is left is a line that spans two pages, in the
+//! instant between them.
 //!
 //! Until all that the log holds is in them, files that are made anew stand under names of their own; a crash in between
 //! leaves the old ones as they were.
@@ -10,9 +14,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
+use memchr::{memchr, memrchr};
 
 use super::keeper::DeriveError;
 use super::{Journal, USERLOG};
+
+/// The smallest page that a system keeps files in, in bytes.
+const PAGE_BYTES: u64 = 4_096;
 
 /// The files of one directory.
 #[derive(Debug)]
@@ -45,7 +53,11 @@ impl Files {
             None => create(&path).map_err(failed(&path))?,
             Some(_) => open_unchanged(&path, length)?,
         };
-        if let Err(error) = file.write_all_at(lines, length) {
+        let written = match self.hidden.contains(&journal) {
+            true => file.write_all_at(lines, length),
+            false => write_lines(&file, length, lines),
+        };
+        if let Err(error) = written {
             // A part of a line must not stay; where even this fails, the next try writes over it.
             let _ = file.set_len(length);
             return Err(failed(&path)(error));
@@ -98,7 +110,50 @@ fn open_unchanged(path: &Path, length: u64) -> Result<File, DeriveError> {
     if found == length { Ok(file) } else { Err(DeriveError::Changed(path.to_owned())) }
 }
 
+fn write_lines(file: &File, mut offset: u64, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        let (now, later) = lines.split_at(one_write(offset, lines));
+        file.write_all_at(now, offset)?;
+        offset += now.len() as u64;
+        lines = later;
+    }
+    Ok(())
+}
+
+/// How many bytes of lines are written at once at an offset: the lines that end in its page, at least one line.
+fn one_write(offset: u64, lines: &[u8]) -> usize {
+    let room = usize::try_from(PAGE_BYTES - offset % PAGE_BYTES).unwrap_or(usize::MAX).min(lines.len());
+    let end = memrchr(b'\n', &lines[..room]).or_else(|| memchr(b'\n', lines));
+    end.map_or(lines.len(), |end| end + 1)
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> DeriveError {
     let path = path.to_owned();
     move |source| DeriveError::File { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn each_write_is_of_whole_lines_within_a_page_or_of_one_line(
+            lengths in proptest::collection::vec(0_usize..6_000, 1..20),
+            start in 0_u64..10_000,
+        ) {
+            let lines: Vec<u8> = lengths.iter().flat_map(|length| [vec![b'x'; *length], vec![b'\n']].concat()).collect();
+            let (mut offset, mut rest) = (start, &lines[..]);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(one_write(offset, rest));
+                let end = offset + now.len() as u64;
+                prop_assert!(now.ends_with(b"\n"));
+                let lines = now.iter().filter(|byte| **byte == b'\n').count();
+                prop_assert!(lines == 1 || offset / PAGE_BYTES == (end - 1) / PAGE_BYTES);
+                (offset, rest) = (end, later);
+            }
+            prop_assert_eq!(offset, start + lines.len() as u64);
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use memchr::memchr;
 use uuid::Uuid;
 
 use super::format::{Head, LineError, segment_first, segment_name};
-use super::judge::{Tail, judge_tail, walk};
+use super::judge::{Tail, Walk, judge_tail, walk};
 use super::opening::{Damage, HEAD};
 use super::reader::{ReadError, segments};
 use super::storage::{Place, ReadFile};
@@ -132,6 +133,11 @@ impl Verifier {
                 None => VerifyError::Lost { from: walk.good.seq + 1, to: head.seq },
             });
         }
+        let walk = match head.filter(|head| is_newest && walk.good.seq > head.seq) {
+            Some(head) => acknowledged(&bytes, &walk, head).unwrap_or(walk),
+            None => walk,
+        };
+        let unfinished_bytes = bytes.len() as u64 - walk.good.end;
         let verified = Verified {
             events: walk.good.seq + 1 - first,
             seq: walk.good.seq,
@@ -141,6 +147,17 @@ impl Verifier {
         self.before = Some(walk.good.tree);
         Ok(verified)
     }
+}
+
+/// What HEAD has acknowledged of a segment that holds more: the rest may yet be lost, and nobody should rely on it.
+fn acknowledged(bytes: &[u8], whole: &Walk, head: Head) -> Option<Walk> {
+    let end = match whole.commits.iter().find(|(seq, _)| *seq == head.seq) {
+        Some((_, end)) => usize::try_from(*end).ok()?,
+        // The segment was begun, and nothing in it is acknowledged yet.
+        None if head.seq < whole.header.first => memchr(b'\n', bytes)? + 1,
+        None => return None,
+    };
+    walk(bytes.get(..end)?).ok()
 }
 
 fn read_head(directory: &Path) -> Result<Option<Head>, VerifyError> {

@@ -330,23 +330,30 @@ impl Hub {
     /// A line for the operator: who did what, and of private messages only between whom.
     fn tell_operator(&mut self, event: &Event, at: Timestamp) {
         if self.console_has_room() {
-            let line = super::console::told(event, at, self.options.console_texts);
-            self.say_to_operator(&line);
+            let mut words = std::mem::take(&mut self.console_words);
+            let with_texts = self.options.console_texts;
+            super::console::tell(event, at, &mut words, with_texts, self.console());
+            self.console_words = words;
         }
     }
 
     /// Adds a line to the operator's console, behind everything decided so far.
     pub(super) fn say_to_operator(&mut self, line: &str) {
-        if !self.console_has_room() {
-            return;
+        if self.console_has_room() {
+            let console = self.console();
+            console.extend_from_slice(line.as_bytes());
+            console.push(b'\n');
         }
+    }
+
+    /// The lines for the operator so far, how many were skipped among them.
+    fn console(&mut self) -> &mut Vec<u8> {
         let skipped = std::mem::take(&mut self.console_skipped_lines);
         let console = &mut self.newest_pending().console;
         if skipped > 0 {
             console.extend_from_slice(format!("({skipped} lines skipped)\n").as_bytes());
         }
-        console.extend_from_slice(line.as_bytes());
-        console.push(b'\n');
+        console
     }
 
     /// Whether the console takes a line; one that it does not is counted.

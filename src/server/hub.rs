@@ -14,7 +14,7 @@ use slab::Slab;
 use uuid::Uuid;
 
 use crate::chat::{Event, LogoutReason, Policy, Refusal, Seq, Session, State};
-use crate::clock::Timestamp;
+use crate::clock::{LocalWords, Timestamp};
 use crate::names::{TransferId, UserName};
 
 use super::archive::Older;
@@ -141,6 +141,7 @@ pub struct Hub {
     pub(super) console_room_bytes: usize,
     /// Lines that were not made because it would take none.
     pub(super) console_skipped_lines: u64,
+    pub(super) console_words: LocalWords,
     pub(super) stopping: bool,
 }
 
@@ -181,6 +182,7 @@ impl Hub {
             timers: BinaryHeap::new(),
             console_room_bytes: usize::MAX,
             console_skipped_lines: 0,
+            console_words: LocalWords::default(),
             stopping: false,
         };
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));

@@ -2,12 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-
-use indexmap::IndexSet;
 
 use crate::chat::{Event, Record, Seq, State};
-use crate::names::{GroupName, TransferId, UserName};
+use crate::names::{GroupName, NameSet, TransferId, UserName};
 
 /// Where an event's line stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,52 +112,21 @@ pub struct Segment {
     /// Where the last line ends.
     end: u32,
     /// The names that occur, as numbers.
-    users: IndexSet<UserName>,
-    groups: IndexSet<GroupName>,
+    users: NameSet<UserName>,
+    groups: NameSet<GroupName>,
     /// The events of each conversation, counted from the segment's first.
-    lists: HashMap<Key, Vec<u32>, BuildHasherDefault<NumberHasher>>,
+    lists: HashMap<Key, Vec<u32>, foldhash::fast::RandomState>,
     /// With whom each user has a private conversation here, by the numbers of the names.
     peers: Vec<Vec<u32>>,
 }
 
 /// A conversation, by the numbers of its names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Private(u32, u32),
     Group(u32),
     Personal(u32),
     Presence,
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (kind, one, other) = match self {
-            Self::Private(one, other) => (0, *one, *other),
-            Self::Group(group) => (1, *group, 0),
-            Self::Personal(user) => (2, *user, 0),
-            Self::Presence => (3, 0, 0),
-        };
-        state.write_u64(u64::from(one) << 32 ^ u64::from(other) ^ kind << 62);
-    }
-}
-
-/// Hashes the numbers of names, which nobody outside chooses: a multiplication that mixes all bits (MurmurHash3's end).
-#[derive(Debug, Clone, Copy, Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number ^ number >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        self.0 = mixed ^ mixed >> 33;
-    }
 }
 
 impl Segment {
@@ -170,8 +136,8 @@ impl Segment {
             first,
             offsets: Vec::new(),
             end: 0,
-            users: IndexSet::new(),
-            groups: IndexSet::new(),
+            users: NameSet::default(),
+            groups: NameSet::default(),
             lists: HashMap::default(),
             peers: Vec::new(),
         }

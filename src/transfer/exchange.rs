@@ -15,7 +15,6 @@ use crate::chat::FileOffer;
 use crate::names::{TransferId, UserName};
 
 use super::TransferEvent;
-use super::blocks::Value;
 use super::failure::{CloseCode, Failure};
 use super::file::Source;
 use super::identity::{Identity, PeerKey};
@@ -28,44 +27,14 @@ use super::punch::{self, Packet, Punch};
 use super::receiving::Receiving;
 use super::sending::Sending;
 use super::socket::Datagram;
+use super::state::{Phase, Role, Transfer};
 use super::transport::{self, Path};
 use super::worker::{Report, Task, Ticket, Worker};
 
+/// Answers to punch packets that wait to be sent; who asks more often is not answered.
+const ANSWERS_MAX: usize = 64;
 /// The largest datagram of a receiver: it only acknowledges.
 const RECEIVER_MTU: u16 = 1_452;
-
-/// A transfer under way.
-#[derive(Debug)]
-struct Transfer {
-    id: TransferId,
-    ticket: Ticket,
-    peer: PeerKey,
-    punch: Punch,
-    phase: Phase,
-    /// Somebody knew of the transfer and did not hold the peer's key.
-    met_wrong_key: bool,
-    progress: Progress,
-    role: Role,
-}
-
-/// How far its connection is.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    /// None yet: a sender looks for an address, a receiver waits for its sender, until a moment.
-    Searching { until: Instant },
-    /// A sender's is tried.
-    Connecting { link: usize, until: Instant },
-    /// It stands, and the peer has shown its key.
-    Standing { link: usize },
-    /// It is gone and not needed any more.
-    Alone,
-}
-
-#[derive(Debug)]
-enum Role {
-    Sending(Sending),
-    Receiving(Receiving),
-}
 
 /// All transfers.
 #[derive(Debug)]
@@ -213,7 +182,9 @@ impl Exchange {
         if let Some(tag) = punch::tag_of(datagram.bytes) {
             let transfer = self.transfers.iter_mut().find(|transfer| transfer.punch.tag() == tag);
             let answer = transfer.and_then(|transfer| transfer.punch.handle(datagram.from, datagram.bytes, now));
-            self.answers.extend(answer.map(|answer| (datagram.from, answer)));
+            if self.answers.len() < ANSWERS_MAX {
+                self.answers.extend(answer.map(|answer| (datagram.from, answer)));
+            }
             return;
         }
         let Some(incoming) = self.links.handle_datagram(datagram, now) else { return };
@@ -459,58 +430,6 @@ impl Exchange {
     fn new_ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         self.next_ticket
-    }
-}
-
-impl Transfer {
-    fn is_searching(&self) -> bool {
-        matches!(self.phase, Phase::Searching { .. })
-    }
-
-    fn awaits_sender(&self) -> bool {
-        self.is_searching() && matches!(self.role, Role::Receiving(_))
-    }
-}
-
-impl Phase {
-    fn link(self) -> Option<usize> {
-        match self {
-            Self::Connecting { link, .. } | Self::Standing { link } => Some(link),
-            Self::Searching { .. } | Self::Alone => None,
-        }
-    }
-
-    fn deadline(self) -> Option<Instant> {
-        match self {
-            Self::Searching { until } | Self::Connecting { until, .. } => Some(until),
-            Self::Standing { .. } | Self::Alone => None,
-        }
-    }
-}
-
-impl Role {
-    /// Takes the end of the connection, which the peer said is because all is done or not; whether this is no failure.
-    fn goes_on_alone(&mut self, is_done: bool) -> bool {
-        match self {
-            Self::Sending(sending) => is_done && sending.handle_done(),
-            Self::Receiving(receiving) => receiving.handle_lost(),
-        }
-    }
-
-    /// Bytes that are done, and all.
-    fn progress(&self) -> (u64, u64) {
-        match self {
-            Self::Sending(sending) => (sending.done_bytes(), sending.size_bytes()),
-            Self::Receiving(receiving) => (receiving.done_bytes(), receiving.size_bytes()),
-        }
-    }
-
-    /// The file's hash and its path here, once the transfer is done.
-    fn result(&self) -> Option<(Value, Option<PathBuf>)> {
-        match self {
-            Self::Sending(sending) => sending.verified().map(|hash| (hash, None)),
-            Self::Receiving(receiving) => receiving.finished().map(|(path, hash)| (hash, Some(path.clone()))),
-        }
     }
 }
 

@@ -233,14 +233,14 @@ impl Links {
         segments_max: impl Fn(u16) -> usize,
         buffer: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        let last = self.last;
-        let (before, after): (Vec<_>, Vec<_>) = self.links.iter_mut().partition(|(number, _)| **number <= last);
-        for (number, link) in after.into_iter().chain(before) {
+        for _ in 0..self.links.len() {
+            let next = self.links.range(self.last + 1..).next().or_else(|| self.links.first_key_value());
+            self.last = *next?.0;
+            let link = self.links.get_mut(&self.last)?;
             buffer.clear();
             let segments = segments_max(link.connection.current_mtu());
             let segments = NonZeroUsize::new(segments).unwrap_or(NonZeroUsize::MIN);
             if let Some(transmit) = link.connection.poll_transmit(now, segments, buffer) {
-                self.last = *number;
                 return Some(transmit);
             }
         }

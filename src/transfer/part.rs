@@ -11,17 +11,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{TransferId, UserName};
 
 use super::blocks::{self, Root, VALUE_BYTES, Value};
+use super::directory::Directory;
 use super::failure::Failure;
 use super::limits::NAMES_MAX;
 use super::path::SafeName;
@@ -72,7 +72,7 @@ impl Part {
         let directory = Directory::open(directory)?;
         for number in 0..=NAMES_MAX {
             let part_name = part_name(&name, number);
-            let Some((data, side, is_new)) = directory.open_part(&part_name, &key)? else { continue };
+            let Some((data, side, is_new)) = open_part(&directory, &part_name, &key)? else { continue };
             let part = Self { directory, data, side, part_name, name, key, is_new };
             if let Err(failure) = part.write_key().and_then(|()| part.reserve()) {
                 if is_new {
@@ -148,9 +148,8 @@ impl Part {
             match self.directory.rename_new(&self.part_name, &name) {
                 Ok(()) => {
                     self.directory.remove(&side_name(&self.part_name));
-                    rustix::fs::fsync(&self.directory.descriptor)
-                        .map_err(|error| self.failed("written", error.into()))?;
-                    return Ok(self.directory.path.join(name));
+                    self.directory.sync().map_err(|error| self.failed("written", error.into()))?;
+                    return Ok(self.directory.path().join(name));
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("renamed", error.into())),
@@ -211,8 +210,36 @@ impl Part {
                 let (needed_bytes, free_bytes) = self.needed_and_free_bytes();
                 Failure::NoSpace { needed_bytes, free_bytes }
             }
-            _ => Failure::Disk { action, path: self.directory.path.join(&self.part_name), source },
+            _ => Failure::Disk { action, path: self.directory.path().join(&self.part_name), source },
         }
+    }
+}
+
+/// The part of this name and its side file, locked, and whether they are new; `None` if it is another file's.
+fn open_part(directory: &Directory, part_name: &str, key: &PartKey) -> Result<Option<(File, File, bool)>, Failure> {
+    let failed = |error: Errno| Failure::Disk {
+        action: "written",
+        path: directory.path().join(part_name),
+        source: error.into(),
+    };
+    let side_name = side_name(part_name);
+    match directory.open_file(part_name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
+        Ok(data) => {
+            rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
+            // A side file without its part is what a finished file left behind.
+            directory.remove(&side_name);
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+            let side = directory.open_file(&side_name, flags).map_err(failed)?;
+            Ok(Some((data, side, true)))
+        }
+        Err(Errno::EXIST) => {
+            let Ok(data) = directory.open_file(part_name, OFlags::RDWR) else { return Ok(None) };
+            let Ok(side) = directory.open_file(&side_name, OFlags::RDWR) else { return Ok(None) };
+            let is_this = read_key(&side).is_some_and(|known| known.is_same_file(key));
+            let is_free = rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive).is_ok();
+            Ok((is_this && is_free).then_some((data, side, false)))
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -238,89 +265,6 @@ fn read_key(side: &File) -> Option<PartKey> {
     let mut key = vec![0; length];
     side.read_exact_at(&mut key, 4).ok()?;
     serde_json::from_slice(&key).ok()
-}
-
-/// The download directory, beneath which alone names are opened.
-#[derive(Debug)]
-struct Directory {
-    descriptor: OwnedFd,
-    path: PathBuf,
-}
-
-impl Directory {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| Failure::Disk {
-            action: "opened",
-            path: path.into(),
-            source: error.into(),
-        })?;
-        Ok(Self { descriptor, path: path.into() })
-    }
-
-    /// The part of this name and its side file, locked, and whether they are new; `None` if it is another file's.
-    fn open_part(&self, part_name: &str, key: &PartKey) -> Result<Option<(File, File, bool)>, Failure> {
-        let failed =
-            |error: Errno| Failure::Disk { action: "written", path: self.path.join(part_name), source: error.into() };
-        let side_name = side_name(part_name);
-        match self.open_file(part_name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
-            Ok(data) => {
-                rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
-                // A side file without its part is what a finished file left behind.
-                self.remove(&side_name);
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-                let side = self.open_file(&side_name, flags).map_err(failed)?;
-                Ok(Some((data, side, true)))
-            }
-            Err(Errno::EXIST) => {
-                let Ok(data) = self.open_file(part_name, OFlags::RDWR) else { return Ok(None) };
-                let Ok(side) = self.open_file(&side_name, OFlags::RDWR) else { return Ok(None) };
-                let is_this = read_key(&side).is_some_and(|known| known.is_same_file(key));
-                let is_free = rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive).is_ok();
-                Ok((is_this && is_free).then_some((data, side, false)))
-            }
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// Opens a regular file of this directory, itself and not what a link of its name points to.
-    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let descriptor = match rustix::fs::openat2(&self.descriptor, name, flags, mode, resolve) {
-            // An old system, or one that forbids the call.
-            Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(&self.descriptor, name, flags, mode)?,
-            other => other?,
-        };
-        let stat = rustix::fs::fstat(&descriptor)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
-            return Err(Errno::EXIST);
-        }
-        Ok(descriptor.into())
-    }
-
-    /// Renames a file if no other has the new name.
-    fn rename_new(&self, from: &str, to: &str) -> Result<(), Errno> {
-        let here = &self.descriptor;
-        match rustix::fs::renameat_with(here, from, here, to, RenameFlags::NOREPLACE) {
-            // Not every file system can.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_new(from, to),
-            other => other,
-        }
-    }
-
-    /// The same in two steps: a link never replaces a name.
-    fn link_new(&self, from: &str, to: &str) -> Result<(), Errno> {
-        rustix::fs::linkat(&self.descriptor, from, &self.descriptor, to, AtFlags::empty())?;
-        rustix::fs::unlinkat(&self.descriptor, from, AtFlags::empty())
-    }
-
-    /// Removes a name, if it is there.
-    fn remove(&self, name: &str) {
-        let _ = rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty());
-    }
 }
 
 #[cfg(test)]
@@ -385,19 +329,6 @@ mod tests {
         assert_eq!(names(directory.path())[..4], parts);
         again.discard();
         assert_eq!(names(directory.path()), parts);
-    }
-
-    #[test]
-    fn a_name_that_is_taken_is_not_replaced_even_where_renaming_cannot_tell() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("to"), b"old").unwrap();
-        std::fs::write(directory.path().join("from"), b"new").unwrap();
-        let beneath = Directory::open(directory.path()).unwrap();
-        assert_eq!(beneath.rename_new("from", "to"), Err(Errno::EXIST));
-        assert_eq!(beneath.link_new("from", "to"), Err(Errno::EXIST));
-        assert_eq!(beneath.link_new("from", "free"), Ok(()));
-        assert_eq!(names(directory.path()), ["free", "to"]);
-        assert_eq!(std::fs::read(directory.path().join("to")).unwrap(), b"old");
     }
 
     #[test]

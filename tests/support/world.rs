@@ -48,7 +48,7 @@ struct Client {
 }
 
 pub fn policy() -> Policy {
-    let mut accounts: indexmap::IndexSet<_> =
+    let mut accounts: messenger::names::NameSet<_> =
         ["han", "leia", "luke", "yoda"].into_iter().map(|name| name.parse().unwrap()).collect();
     accounts.sort_unstable();
     Policy { failures_max: 3, accounts }
