@@ -25,7 +25,7 @@ const MTU_MAX: u16 = 65_000;
 /// What every path carries.
 const MTU_MIN: u16 = 1_200;
 /// Bytes asked of the system for its buffers; it gives less if it is told so.
-const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The poll's timeouts are whole milliseconds: what is nearer than this is left to the timer.
 const FINE_TIMER: Duration = Duration::from_millis(5);
 
