@@ -62,7 +62,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
     let (opened, mut archive) = open(data)?;
     let Opened { mut log, state, index, .. } = opened;
     let after = log.seq().saturating_sub(behind);
-    let mut accounts = (0..200).map(super::user).collect::<anyhow::Result<indexmap::IndexSet<UserName>>>()?;
+    let mut accounts = (0..200).map(super::user).collect::<anyhow::Result<messenger::names::NameSet<UserName>>>()?;
     accounts.sort_unstable();
     let options = HubOptions {
         log: log.id(),

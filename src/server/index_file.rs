@@ -287,12 +287,12 @@ impl<F: StorageFile> Events<'_, F> {
     /// # Errors
     /// The disk failed, or the block is not as it was written.
     pub fn get(&mut self, place: u32) -> Result<u32, IndexError> {
-        const EACH: u32 = BLOCK_EVENTS as u32;
-        let number = place / EACH;
+        let each = u32::try_from(BLOCK_EVENTS).expect("a block holds some hundreds of events");
+        let number = place / each;
         if self.block.as_ref().is_none_or(|(read, _)| *read != number) {
             self.block = Some((number, self.read(number)?));
         }
-        let found = self.block.as_ref().and_then(|(_, events)| events.get((place % EACH) as usize).copied());
+        let found = self.block.as_ref().and_then(|(_, events)| events.get((place % each) as usize).copied());
         found.ok_or(IndexError::Damaged("a list is shorter than its entry says"))
     }
 
