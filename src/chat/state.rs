@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::transfer::Transfer;
+use super::transfer::{Phase, Transfer};
 use super::{Command, Event, LogoutReason, Refusal, Seq, SessionId, device, group, login, transfer};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, NameMap, NameSet, TransferId, UserName};
@@ -158,10 +158,12 @@ impl State {
         Event::Logout { user: who.user, session: who.id, reason }
     }
 
-    /// The events of a server's start: it ends what the last run left open.
+    /// The events of a server's start: it ends what the last run left open. A transfer that was accepted goes on without
+    /// the server.
     pub fn decide_start(&self, version: &str) -> Vec<Event> {
         let mut events = vec![Event::ServerStarted { version: version.to_owned() }];
-        events.extend(self.open_transfers.iter().map(|id| transfer::broken(self, *id)));
+        let offered = |id: &&TransferId| self.transfers.get(*id).is_some_and(|known| known.phase == Phase::Offered);
+        events.extend(self.open_transfers.iter().filter(offered).map(|id| transfer::broken(self, *id)));
         events
     }
 

@@ -18,7 +18,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes that one batch takes a segment beyond its length.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// How far ahead of the writing room is reserved, where the disk has it.
-const RESERVE_STEP_BYTES: u64 = 16 << 20;
+const RESERVE_STEP_BYTES: u64 = 32 << 20;
+/// Room below which more is reserved: more than what is decided while one batch is written and another fills.
+const RESERVE_BELOW_BYTES: u64 = 24 << 20;
 /// The least that is tried, on a disk that is nearly full.
 const RESERVE_BYTES_MIN: u64 = 256 << 10;
 /// How long HEAD may be ahead of the disk.
@@ -217,7 +219,7 @@ impl<S: Storage> Log<S> {
     fn reserve(&mut self) {
         let limit = self.segment_bytes_max + BATCH_BYTES_MAX;
         let ahead = self.reserved_end.saturating_sub(self.good.end);
-        if self.reserved_end < limit && ahead < RESERVE_STEP_BYTES / 2 {
+        if self.reserved_end < limit && ahead < RESERVE_BELOW_BYTES {
             let mut step = RESERVE_STEP_BYTES.max(self.good.end.saturating_sub(self.reserved_end));
             while step >= RESERVE_BYTES_MIN {
                 let end = (self.good.end + step).min(limit).max(self.reserved_end);

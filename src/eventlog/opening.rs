@@ -372,7 +372,9 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     header.encode(&mut line);
     let file = super::append::begin_segment(&storage, None, 1, &line).map_err(disk(1))?;
     let good = Good { seq: 0, at: now, end: line.len() as u64, tree: header.tree };
-    Ok(Log::resume(storage, file, 1, log, good, None))
+    let mut log = Log::resume(storage, file, 1, log, good, None);
+    log.acknowledge().map_err(head_error)?;
+    Ok(log)
 }
 
 pub(super) fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {

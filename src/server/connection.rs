@@ -62,10 +62,21 @@ pub(super) struct LoggedIn {
     pub(super) watch: bool,
     pub(super) login_seq: Seq,
     pub(super) feed: Feed,
-    /// What this session's own commands made while it was fed from the log: their answers tell of it already.
+    /// What this session's own commands made and may yet be read for it from the log: their answers tell of it already.
     pub(super) own: VecDeque<Seq>,
     /// The client has said its last word, and is owed the rest of its backlog first.
     pub(super) parting: Option<Parting>,
+}
+
+impl LoggedIn {
+    /// Remembers an event that this session's command made. A session that is fed live may fall behind before the
+    /// event is durable, and not behind what is.
+    pub(super) fn note_own(&mut self, seq: Seq, durable_seq: Seq) {
+        while self.feed == Feed::Live && self.own.front().is_some_and(|own| *own <= durable_seq) {
+            self.own.pop_front();
+        }
+        self.own.push_back(seq);
+    }
 }
 
 /// A client's last word.

@@ -72,10 +72,9 @@ impl Hub {
             pending.starts.push(start);
             let line = start..pending.lines.len();
             pending.bytes += line.len() as u64;
-            if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut())
-                && logged_in.feed != Feed::Live
-            {
-                logged_in.own.push_back(seq);
+            let durable_seq = self.durable.seq;
+            if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut()) {
+                logged_in.note_own(seq, durable_seq);
             }
             self.address(&event, seq, &line, origin);
             self.tell_operator(&event, now.at);
@@ -256,7 +255,6 @@ impl Hub {
     pub fn handle_durable(&mut self, lines: &[u8], segment: Seq, offset: u64, root: String, room_bytes: u64, now: Now) {
         let pending = self.in_flight.take().expect("the log answers only for the batch it was given");
         self.room_bytes = room_bytes;
-        self.asked_for_room = false;
         let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
         for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
             let length = u32::try_from(end - start).expect("a line is at most 1 MiB");
@@ -280,9 +278,18 @@ impl Hub {
     }
 
     /// The log says how much it surely takes, after it was asked for more.
-    pub fn handle_room(&mut self, room_bytes: u64) {
+    pub fn handle_room(&mut self, room_bytes: u64, now: Now) {
         self.room_bytes = room_bytes;
         self.asked_for_room = false;
+        self.is_disk_full = self.room_left() < limits::LINE_ROOM_BYTES;
+        self.take_up_held(now);
+    }
+
+    /// Goes on with the connections whose lines had to wait for the log.
+    fn take_up_held(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.held) {
+            self.process(key, now);
+        }
     }
 
     /// How many bytes of events may still be decided on.

@@ -341,7 +341,7 @@ impl EventLoop {
                     self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
                     (self.on_durable)(done.last);
                 }
-                Report::Room { room_bytes } => self.hub.handle_room(room_bytes),
+                Report::Room { room_bytes } => self.hub.handle_room(room_bytes, now),
                 Report::Failed(error) => return Err(error.into()),
             }
         }
@@ -359,6 +359,8 @@ impl EventLoop {
                 self.carry_out_one(output, now);
             }
             for key in self.hub.take_touched() {
+                // What was written may have made room for more to be asked for and told.
+                idle = false;
                 self.write(key, now);
                 self.queue_if_readable(key);
             }

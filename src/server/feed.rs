@@ -1,10 +1,8 @@
 //! Reading the log for clients: the backlog of a login, sessions that fell behind, and answers to `/history`.
 
-use std::collections::VecDeque;
-
 use serde_json::value::RawValue;
 
-use crate::chat::{Command, Place, Refusal, Seq};
+use crate::chat::{Command, LogoutReason, Place, Refusal, Seq};
 use crate::protocol::{Answer, Id, ServerFrame};
 
 use super::archive::{Lines, Older};
@@ -58,7 +56,6 @@ impl Hub {
         let speaks_json = self.speaks_json(key);
         let parting = self.connection_mut(key).and_then(Connection::logged_in_mut).and_then(|logged_in| {
             logged_in.feed = Feed::Live;
-            logged_in.own = VecDeque::new();
             logged_in.parting.take()
         });
         if announce && speaks_json {
@@ -98,6 +95,7 @@ impl Hub {
 
     fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&Lines>, now: Now) {
         let Some(lines) = lines else {
+            self.end_session(key, LogoutReason::Disconnected, now);
             self.close_with(key, &Refusal::StorageFailed);
             return;
         };

@@ -122,8 +122,8 @@ pub struct Hub {
     pub(super) attempts: HashMap<ConnectionKey, Attempt>,
     pub(super) histories: HashMap<ConnectionKey, HistoryQuery>,
     pub(super) introductions: HashMap<TransferId, Introduction>,
-    /// Offers in the order in which they lapse.
-    pub(super) lapsing: VecDeque<(Instant, TransferId)>,
+    /// When to look after transfers that nobody may say anything more about.
+    pub(super) lapsing: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// What has been decided and is not with the log yet.
     pub(super) open: Pending,
     /// What the log is making durable.
@@ -132,6 +132,8 @@ pub struct Hub {
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
     pub(super) asked_for_room: bool,
+    /// The log has said that it gets no more room.
+    pub(super) is_disk_full: bool,
     /// Connections whose lines wait until the disk has caught up.
     pub(super) held: Vec<ConnectionKey>,
     pub(super) outputs: VecDeque<Output>,
@@ -170,12 +172,13 @@ impl Hub {
             attempts: HashMap::new(),
             histories: HashMap::new(),
             introductions: HashMap::new(),
-            lapsing: VecDeque::new(),
+            lapsing: BinaryHeap::new(),
             open: Pending::default(),
             in_flight: None,
             durable,
             room_bytes,
             asked_for_room: false,
+            is_disk_full: false,
             held: Vec::new(),
             outputs: VecDeque::new(),
             touched: Vec::new(),
@@ -187,6 +190,7 @@ impl Hub {
         };
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
         hub.commit(started, None, now);
+        hub.await_receivers(now);
         hub
     }
 

@@ -22,6 +22,8 @@ pub struct World {
     pub console: String,
     /// Whether batches stay with the disk until [`World::sync`].
     pub disk_is_slow: bool,
+    /// Whether the disk gives no lines back.
+    pub reads_fail: bool,
     /// Whether the disk has failed, and with it the server.
     pub has_failed: bool,
     /// Whether closed segments stay with the hub until [`World::archive`].
@@ -94,6 +96,7 @@ impl World {
             disk,
             console: String::new(),
             disk_is_slow: false,
+            reads_fail: false,
             has_failed: false,
             archivist_is_slow: false,
             notices,
@@ -296,7 +299,8 @@ impl World {
             Output::Read { connection, purpose, older, positions } => {
                 let lines = self.archive.read(older.as_ref(), &positions);
                 self.notices.append(&mut self.archive.take_notices());
-                self.hub.handle_lines(connection, purpose, Some(&lines.unwrap()), self.now());
+                let lines = (!self.reads_fail).then(|| lines.unwrap());
+                self.hub.handle_lines(connection, purpose, lines.as_ref(), self.now());
             }
             Output::Archive(through) => {
                 self.closed = Some(through);
@@ -312,7 +316,7 @@ impl World {
             }
             Output::AskForRoom => {
                 self.has_failed |= self.log.tend(self.now().tick).is_err();
-                self.hub.handle_room(self.log.room_bytes());
+                self.hub.handle_room(self.log.room_bytes(), self.now());
             }
             Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
         }
