@@ -21,6 +21,7 @@ mod login;
 pub mod opening;
 pub mod segment;
 mod signal;
+mod signals;
 mod snapshot;
 
 pub use archive::{Archive, Lines, Older};

@@ -106,11 +106,23 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),
     };
+    if !arguments.bind.is_loopback() {
+        eprintln!("messenger: {}", cleartext_notice(arguments.allow_cleartext));
+    }
     let event_loop = EventLoop::new(parts)?;
     greet(address)?;
     let served = event_loop.run();
     follower.close();
     Ok(served?)
+}
+
+/// What an operator should know who serves more than this machine.
+fn cleartext_notice(is_allowed: bool) -> &'static str {
+    if is_allowed {
+        "passwords and messages of other machines can be read on the way (--allow-cleartext)"
+    } else {
+        "only clients on this machine are served: there is no encryption yet, and --allow-cleartext was not given"
+    }
 }
 
 fn failures_max(typed: &str) -> anyhow::Result<u32> {

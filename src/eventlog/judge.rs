@@ -140,8 +140,11 @@ impl Walker {
             return Err(format!("a commit up to event {} stands behind event {}", commit.seq, self.tree.leaves()));
         }
         if commit.root != self.tree.root() {
-            let first = self.good.seq + 1;
-            return Err(format!("events {first} to {} are not those that were committed", commit.seq));
+            let (first, last) = (self.good.seq + 1, commit.seq);
+            return Err(match first == last {
+                true => format!("event {last} is not the one that was committed"),
+                false => format!("events {first} to {last} are not those that were committed"),
+            });
         }
         self.good = Good { seq: commit.seq, at: commit.at, end, tree: self.tree.clone() };
         self.commits.push((commit.seq, end));

@@ -36,7 +36,7 @@ pub enum OpenError {
     Damage(Damage),
     /// Acknowledged events are gone.
     #[error(
-        "the log has lost acknowledged events {from} to {to} ({count} of them){place}; restore them from a copy, or \
+        "acknowledged events are changed or lost, from {from} to {to} ({count} of them){place}; restore them from a copy, or \
          keep what is left by hand",
         count = to - from + 1,
         place = .broken.as_ref().map(|damage| format!(": {damage}")).unwrap_or_default()

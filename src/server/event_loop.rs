@@ -5,14 +5,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
@@ -26,6 +23,7 @@ use super::credentials::{Credentials, CredentialsError};
 use super::hub::{Hub, Output};
 use super::limits;
 use super::log_reader::{ReadJob, ReadLines};
+use super::signals::{Signals, drain};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -93,14 +91,6 @@ struct Socket {
     is_shut: bool,
 }
 
-/// The signals of the operator, as pipes that wake the loop.
-struct Signals {
-    stop: UnixStream,
-    reload: UnixStream,
-    /// Once it is set, the next signal to stop ends the process at once, also while the loop waits for the disk.
-    is_stopping: Arc<AtomicBool>,
-}
-
 /// The loop, ready to serve.
 pub struct EventLoop {
     poll: Poll,
@@ -141,7 +131,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let signals = Signals::register(poll.registry())?;
+        let signals = Signals::register(poll.registry(), STOP, RELOAD)?;
         let log_waker = Arc::clone(&waker);
         let writer = writer(Box::new(move || drop(log_waker.wake())))?;
         let background = Background::spawn(read_lines, archive_through, move || drop(waker.wake()))?;
@@ -194,7 +184,7 @@ impl EventLoop {
                     WAKER => {}
                     STOP => {
                         drain(&mut self.signals.stop);
-                        self.signals.is_stopping.store(true, Ordering::Relaxed);
+                        self.signals.expect_second();
                         self.begin_stop(now);
                     }
                     RELOAD => {
@@ -461,32 +451,4 @@ impl EventLoop {
             Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
         }
     }
-}
-
-impl Signals {
-    fn register(registry: &Registry) -> io::Result<Self> {
-        let mut stop = signal_pipe(&[SIGTERM, SIGINT])?;
-        let mut reload = signal_pipe(&[SIGHUP])?;
-        registry.register(&mut stop, STOP, Interest::READABLE)?;
-        registry.register(&mut reload, RELOAD, Interest::READABLE)?;
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
-        }
-        Ok(Self { stop, reload, is_stopping })
-    }
-}
-
-fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
-    let (read, write) = StdUnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, write.try_clone()?)?;
-    }
-    Ok(UnixStream::from_std(read))
-}
-
-fn drain(pipe: &mut UnixStream) {
-    let mut buffer = [0; 64];
-    while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {}
 }
