@@ -359,6 +359,8 @@ impl EventLoop {
                 self.carry_out_one(output, now);
             }
             for key in self.hub.take_touched() {
+                // What was written may make room for more to be read, which the hub asks for.
+                idle = false;
                 self.write(key, now);
                 self.queue_if_readable(key);
             }
