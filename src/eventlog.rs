@@ -4,10 +4,15 @@
 //! says how far the log has been acknowledged.
 
 mod append;
+mod checkpoint;
 mod format;
 mod judge;
+mod keyfile;
+mod log_tree;
 pub mod memory;
 mod opening;
+mod proof;
+mod proof_file;
 mod reader;
 pub mod storage;
 #[cfg(test)]
@@ -18,7 +23,11 @@ mod writer;
 
 pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
 pub use format::{CommitLine, Head, SegmentLine, segment_name};
+pub use checkpoint::NoteKey;
+pub use keyfile::{KeyError, make_key, read_bounded, read_key};
+pub use log_tree::{LogTree, ProveError};
 pub use opening::{Damage, OpenError, Opened, Replayed, open};
+pub use proof_file::{NotedHead, Proof, ProofError, TreeHead, TreeHeadError};
 pub use reader::{EventLine, LineReader, LogReader, ReadError};
 pub use storage::{Disk, LockError};
 pub use tree::{Hash, HashError, Tree};

@@ -73,6 +73,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
     let (log, state, index) = open(disk)?;
+    eventlog::make_key(&arguments.data, log.id())?;
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let listener = event_loop::listen(address).with_context(|| {
         format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
