@@ -22,8 +22,8 @@ mod verify;
 mod writer;
 
 pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
-pub use format::{CommitLine, Head, SegmentLine, segment_name};
 pub use checkpoint::NoteKey;
+pub use format::{CommitLine, Head, SegmentLine, segment_name};
 pub use keyfile::{KeyError, make_key, read_bounded, read_key};
 pub use log_tree::{LogTree, ProveError};
 pub use opening::{Damage, OpenError, Opened, Replayed, open};

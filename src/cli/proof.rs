@@ -7,9 +7,7 @@ use clap::Args;
 
 use super::exit::{Exit, Failure};
 use crate::chat::Seq;
-use crate::eventlog::{
-    self, LogTree, NotedHead, Proof, ProofError, ProveError, TreeHead, VerifyError, read_bounded,
-};
+use crate::eventlog::{self, LogTree, NotedHead, Proof, ProofError, ProveError, TreeHead, VerifyError, read_bounded};
 
 /// The longest file of heads that is read, in bytes.
 const HEADS_BYTES_MAX: u64 = 64 << 20;

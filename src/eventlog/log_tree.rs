@@ -137,9 +137,7 @@ impl LogTree {
     fn line(&mut self, seq: Seq) -> Result<String, ProveError> {
         self.reader.seek(seq)?;
         match self.reader.next_line()? {
-            Some(line) if line.seq == seq => {
-                String::from_utf8(line.bytes.to_vec()).map_err(|_| ProveError::NotIntact)
-            }
+            Some(line) if line.seq == seq => String::from_utf8(line.bytes.to_vec()).map_err(|_| ProveError::NotIntact),
             _ => Err(ProveError::NoSuchEvent { asked: seq, last: self.head.seq }),
         }
     }
