@@ -6,14 +6,15 @@
 mod server;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, UnparsedPublicKey};
-use server::{Client, Server, run};
+use server::{Client, PASSWORD, Server, messenger, run};
 
 /// What a client sees as the newest head, as `SEQ:ROOT`.
 fn ping(client: &mut Client) -> String {
@@ -226,4 +227,83 @@ fn the_checkpoint_is_a_signed_note_by_a_key_that_stays() {
     fs::remove_file(&key_file).unwrap();
     let none = replay(&server, &["--checkpoint"]);
     assert!(none.status.code() == Some(1) && err(&none).contains("there is no key"), "{none:?}");
+}
+
+/// Runs the client of yoda, who says these lines and leaves.
+fn chat(server: &Server, options: &[&str], lines: &str) -> Output {
+    let mut client = messenger()
+        .args(["connect", "127.0.0.1", &server.address.port().to_string(), "--user", "yoda"])
+        .args(options)
+        .env("MESSENGER_PASSWORD", PASSWORD)
+        .env("XDG_STATE_HOME", server.directory())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    client.wait_with_output().unwrap()
+}
+
+/// The one file of heads that a client has left under a directory.
+fn heads_file(directory: &Path) -> Option<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| match path.is_dir() {
+        true => heads_file(&path),
+        false => path.ends_with("heads").then_some(path),
+    })
+}
+
+#[test]
+fn a_client_keeps_the_heads_it_saw_and_the_log_holds_them() {
+    let mut server = Server::start();
+    assert!(chat(&server, &[], "/msgto han one\n").status.success());
+    let scripted = chat(&server, &["--ui", "json"], "/msgto han two\n");
+    // What the client asks for itself is no frame of a script.
+    assert!(scripted.status.success() && !out(&scripted).contains(r#""command":"ping""#), "{scripted:?}");
+    assert!(server.stop().success());
+    let file = heads_file(&server.directory().join("messenger")).unwrap();
+    let heads = fs::read_to_string(&file).unwrap();
+    let texts = server.data_file("events/00000000000000000001.jsonl");
+    let header: serde_json::Value = serde_json::from_str(texts.lines().next().unwrap()).unwrap();
+    // One behind each login, one behind each message.
+    assert_eq!(heads.lines().count(), 4, "{heads}");
+    assert!(heads.lines().all(|line| line.starts_with(header["log"].as_str().unwrap())), "{heads}");
+    let done = replay(&server, &["--verify", "--heads", file.to_str().unwrap()]);
+    assert!(done.status.success() && err(&done).contains("holds all 4 heads"), "{done:?}");
+}
+
+#[test]
+fn a_client_says_loudly_that_a_log_was_cut_or_rewritten() {
+    let mut server = Server::start();
+    chat(&server, &[], "/msgto han one\n");
+    assert!(server.stop().success());
+    let copy = server.directory().join("copy");
+    copy_directory(&server.data(), &copy);
+    server.restart();
+    let lines: String = (0..20).map(|number| format!("/msgto han {number}\n")).collect();
+    let done = chat(&server, &[], &lines);
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    assert!(server.stop().success());
+
+    fs::remove_dir_all(server.data()).unwrap();
+    copy_directory(&copy, &server.data());
+    server.restart();
+    let told = err(&chat(&server, &[], ""));
+    assert_eq!(told.matches("The server's log was CUT: it ends with event ").count(), 1, "{told}");
+    assert!(told.contains("--heads"), "{told}");
+    assert!(server.stop().success());
+
+    // The file is evidence still, and a root that is not the one that was seen is told, too.
+    let file = heads_file(&server.directory().join("messenger")).unwrap();
+    let heads = fs::read_to_string(&file).unwrap();
+    assert_eq!(replay(&server, &["--verify", "--heads", file.to_str().unwrap()]).status.code(), Some(7));
+    server.restart();
+    let mut han = server.login("han");
+    let newest = ping(&mut han);
+    let log = heads.split(' ').next().unwrap();
+    // The client's own login is the next event.
+    let next = seq(&newest) + 1;
+    fs::write(&file, format!("{log} {next}:{}\n", "ab".repeat(32))).unwrap();
+    let told = err(&chat(&server, &[], ""));
+    assert!(told.contains(&format!("The server's log was CHANGED: over its events up to {next}")), "{told}");
 }
