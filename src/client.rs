@@ -9,6 +9,7 @@ pub mod contract;
 mod editor;
 mod engine;
 pub mod event_loop;
+pub mod heads;
 mod incoming;
 mod input;
 pub mod interface;
@@ -26,6 +27,7 @@ mod sentences;
 mod sharing;
 pub mod state;
 mod transfers;
+mod witness;
 
 pub use app::App;
 pub use contract::{Accept, Ending, Keep, Opened, Options, Output, Prompt, Show, TransferAction};

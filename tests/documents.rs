@@ -99,7 +99,7 @@ fn small_log() -> Server {
 
 fn run_verifier(server: &Server) -> std::process::Output {
     let eventlog = document("docs/eventlog.md");
-    let [program] = blocks(&eventlog, "python")[..] else { panic!("one verifier is shown") };
+    let [program, _] = blocks(&eventlog, "python")[..] else { panic!("two verifiers are shown") };
     Command::new("python3").args(["-c", program]).current_dir(server.directory()).output().unwrap()
 }
 
@@ -120,4 +120,49 @@ fn the_verifier_in_the_document_notices_a_change() {
     fs::write(&file, log.replacen("one", "own", 1)).unwrap();
     assert!(!run_verifier(&server).status.success());
     assert_eq!(run(&["replay", &server.data_argument(), "--verify"]).status.code(), Some(7));
+}
+
+fn run_proof_verifier(directory: &std::path::Path, head: &str) -> std::process::Output {
+    let eventlog = document("docs/eventlog.md");
+    let [_, program] = blocks(&eventlog, "python")[..] else { panic!("two verifiers are shown") };
+    Command::new("python3").args(["-c", program, head]).current_dir(directory).output().unwrap()
+}
+
+#[test]
+fn the_verifier_of_proofs_in_the_document_agrees_with_the_program() {
+    let server = small_log();
+    let verified = text_of(&run(&["replay", &server.data_argument(), "--verify"]).stdout);
+    let [root, last, ..] = verified.split_whitespace().rev().collect::<Vec<_>>()[..] else { panic!("{verified}") };
+    let newest = format!("{last}:{root}");
+    let heads: Vec<String> = server
+        .data_file("events/00000000000000000001.jsonl")
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok().filter(|line| line["type"] == "commit"))
+        .map(|commit| format!("{}:{}", commit["seq"], commit["root"].as_str().unwrap()))
+        .collect();
+    let file = server.directory().join("proof.json");
+    let check = |head: &str| {
+        let theirs = run_proof_verifier(server.directory(), head);
+        let ours = run(&["replay", "--check-proof", file.to_str().unwrap(), "--expect", head]);
+        assert_eq!(theirs.status.success(), ours.status.success(), "{head}: {theirs:?} {ours:?}");
+        assert_eq!(text_of(&theirs.stdout), text_of(&ours.stdout));
+        theirs.status.success()
+    };
+    for event in 1..=last.parse::<u64>().unwrap() {
+        for since in &heads {
+            let done = run(&["replay", &server.data_argument(), "--prove", &event.to_string(), "--expect", since]);
+            fs::write(&file, &done.stdout).unwrap();
+            let is_behind = event <= since.split_once(':').unwrap().0.parse().unwrap();
+            assert!(check(&newest));
+            assert_eq!(check(since), is_behind, "event {event}, head {since}");
+        }
+    }
+    let root = "00".repeat(32);
+    let longer = format!("\"inclusion\": [\"{root}\",");
+    for change in [("one", "own"), ("\"seq\": 3", "\"seq\": 4"), ("\"inclusion\": [", &longer)] {
+        let text = text_of(&run(&["replay", &server.data_argument(), "--prove", "3", "--expect", &newest]).stdout);
+        assert!(text.contains(change.0), "{text}");
+        fs::write(&file, text.replacen(change.0, change.1, 1)).unwrap();
+        assert!(!check(&newest), "{change:?}");
+    }
 }

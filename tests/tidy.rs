@@ -39,6 +39,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
         &["std::fs"],
         &[
             "src/eventlog/storage.rs",
+            "src/eventlog/keyfile.rs",
             "src/server/credentials.rs",
             "src/client/state.rs",
             "src/transfer/directory.rs",

@@ -10,6 +10,7 @@ use clap::{ArgGroup, Args};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::exit::{Exit, Failure};
+use super::proof::{self, ProofArgs};
 use crate::chat::Seq;
 use crate::clock::{TimeError, Timestamp};
 use crate::derive::{DeriveError, Keeper};
@@ -25,13 +26,18 @@ const OUTPUT_BYTES: usize = 64 << 10;
 
 /// The arguments of `messenger replay`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("way").args(["follow", "verify", "state", "derive", "stats"]).multiple(false))]
+#[command(group = ArgGroup::new("way")
+    .args(["follow", "verify", "state", "derive", "stats", "prove", "check_proof", "checkpoint"])
+    .multiple(false))]
 #[command(after_help = "Examples:
   messenger replay                                   the log in `data`, from its beginning
   messenger replay --user yoda --since 2026-11-22    what yoda did, and what was done to yoda, from that day on
   messenger replay --group jedi --grep \"the plan\"    who said it there
   messenger replay --type login,logout --follow      who comes and goes, as it happens
   messenger replay /srv/chat --verify                is every byte as it was written?
+  messenger replay --verify --heads ~/heads          does it still hold what a client saw of it?
+  messenger replay --prove 41 > proof.json           an event with its proof, for somebody without the log
+  messenger replay --check-proof proof.json --expect 530:b708…
   messenger replay --state --at 2026-11-22T06:10:00Z who was there at that moment
   messenger replay --stats --since 2026-11-01        how much was said, by whom, on which day
   messenger replay --format csv --type message > messages.csv")]
@@ -54,6 +60,9 @@ pub struct ReplayArgs {
     /// Check every byte: framing, order, Merkle tree. Exit 7 if something is wrong.
     #[arg(long, conflicts_with = "which")]
     verify: bool,
+
+    #[command(flatten)]
+    proof: ProofArgs,
 
     /// Show who was logged in, blocked and in which group, as JSON.
     #[arg(long, conflicts_with = "which")]
@@ -125,8 +134,18 @@ pub fn run(arguments: &ReplayArgs) -> anyhow::Result<()> {
     // At once and quietly: there is nothing that an interruption could leave undone.
     let always = Arc::new(AtomicBool::new(true));
     signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, Exit::Interrupted as i32, always)?;
+    let ProofArgs { prove, check_proof, checkpoint, expect, .. } = &arguments.proof;
+    if !expect.is_empty() && !arguments.verify && prove.is_none() && check_proof.is_none() {
+        return Err(Failure::error(Exit::Usage, "--expect needs --verify, --prove or --check-proof"));
+    }
     let done = if arguments.verify {
-        verify(&arguments.log)
+        verify(arguments)
+    } else if let Some(seq) = prove {
+        proof::prove(&arguments.log, *seq, expect).and_then(|file| say(&file))
+    } else if let Some(file) = check_proof {
+        proof::check(file, expect).and_then(|told| say(&told))
+    } else if *checkpoint {
+        proof::checkpoint(&arguments.log).and_then(|note| say(&note))
     } else if arguments.state {
         state(arguments)
     } else if let Some(directory) = &arguments.derive {
@@ -164,8 +183,9 @@ fn events(arguments: &ReplayArgs) -> anyhow::Result<()> {
     }
 }
 
-fn verify(log: &Path) -> anyhow::Result<()> {
-    let verified = eventlog::verify(log)?;
+fn verify(arguments: &ReplayArgs) -> anyhow::Result<()> {
+    let verified = eventlog::verify(&arguments.log)?;
+    proof::check_heads(&arguments.log, &arguments.proof)?;
     if verified.unfinished_bytes > 0 {
         eprintln!(
             "messenger: behind that are {} bytes that were never acknowledged, or are being written now",

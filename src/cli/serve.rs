@@ -13,7 +13,7 @@ use super::progress::ProgressBar;
 use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
-use crate::eventlog::{Disk, OpenError, Writer};
+use crate::eventlog::{self, Disk, OpenError, Writer};
 use crate::server::archive_files::ArchiveFiles;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
@@ -76,6 +76,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let archive = |reader| ArchiveFiles::new(&disk, reader).context("the directories of the indexes cannot be made");
     let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
     let Opened { log, state, index, .. } = open(disk)?;
+    eventlog::make_key(&arguments.data, log.id())?;
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let listener = event_loop::listen(address).with_context(|| {
         format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::contract::{Ending, Keep, Options, Output, Prompt, Show};
+use super::heads::SeenHeads;
 use super::link::Link;
 use super::outbox::{Ordinal, Outbox};
 use super::requests::{Asked, Query, Request};
@@ -62,6 +63,12 @@ pub struct App {
     /// Commands that the server had carried out when the connection broke: numbers and texts, until their events come.
     pub(super) unconfirmed: VecDeque<(u64, String)>,
     pub(super) is_catching_up: bool,
+    /// The heads of logs that were seen.
+    pub(super) heads: SeenHeads,
+    /// When the server is asked for the head of its log again.
+    pub(super) head_due: Option<Instant>,
+    /// Whether it was said since the login that the log is not what it was.
+    pub(super) has_told_contradiction: bool,
     pub(super) link: Link,
     /// What the server owes an answer to, in order.
     pub(super) awaiting: VecDeque<Request>,
@@ -100,6 +107,9 @@ impl App {
             skip_through: 0,
             unconfirmed: VecDeque::new(),
             is_catching_up: false,
+            heads: SeenHeads::default(),
+            head_due: None,
+            has_told_contradiction: false,
             link,
             awaiting: VecDeque::new(),
             queue: VecDeque::new(),
@@ -251,7 +261,8 @@ impl App {
             Some(Leaving::Now(deadline)) => Some(deadline),
             _ => None,
         };
-        leaving.into_iter().chain(self.link.next_timeout()).chain(self.transfers.next_timeout()).min()
+        let dues = [leaving, self.link.next_timeout(), self.transfers.next_timeout(), self.head_due];
+        dues.into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -262,6 +273,9 @@ impl App {
         }
         self.watch_link(now);
         self.watch_transfers(now);
+        if self.head_due.is_some_and(|due| due <= now) {
+            self.watch_head(now);
+        }
         self.go_on();
     }
 

@@ -1,10 +1,13 @@
 //! What goes into the core and comes out of it: options, prompts, things to show, to keep and to have done.
 
+#[cfg(doc)]
+use super::app::App;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use uuid::Uuid;
 
+use super::heads::{SeenHead, SeenHeads};
 use super::outbox::Outbox;
 use crate::chat::{FileOffer, Record, Seq};
 use crate::names::{DeviceName, GroupName, TransferId, UserName};
@@ -141,6 +144,8 @@ pub enum Keep {
     Base(u64),
     /// All up to this event of this log has been shown.
     Cursor(Uuid, Seq),
+    /// A head of the server's log was seen.
+    Head(SeenHead),
 }
 
 /// Something for the engine of transfers.
@@ -227,6 +232,8 @@ pub struct Opened {
     pub outbox: Outbox,
     /// The event up to which all has been shown, and its log.
     pub cursor: Option<(Uuid, Seq)>,
+    /// The heads of logs that were seen.
+    pub heads: SeenHeads,
     /// The port and the public key of the engine of transfers, where it runs.
     pub engine: Option<(u16, String)>,
 }

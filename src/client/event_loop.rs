@@ -328,6 +328,7 @@ impl Shell {
             device: state.device(),
             outbox: state.outbox(),
             cursor: state.cursor(),
+            heads: state.heads(),
             engine: engine.as_ref().map(|engine| (engine.udp_port(), engine.public_key().to_owned())),
         };
         self.sharing = engine.map(Sharing::new);

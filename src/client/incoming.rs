@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::app::App;
 use super::contract::{Ending, Keep, Show};
+use super::requests::Request;
 use crate::chat::{Event, Origin, Record, Seq};
 use crate::names::{GroupName, UserName};
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, ServerFrame};
@@ -13,14 +14,17 @@ impl App {
         if line.is_empty() {
             return;
         }
-        if self.options.echo_frames {
+        let frame = ServerFrame::parse(line);
+        // What the client asks for itself would only be in a script's way.
+        let is_own = matches!((&frame, self.awaiting.front()), (Ok(ServerFrame::Ok(_)), Some(Request::Head)));
+        if self.options.echo_frames && !is_own {
             self.show(Show::Frame(String::from_utf8_lossy(line).into_owned()));
         }
-        match ServerFrame::parse(line) {
+        match frame {
             Ok(ServerFrame::Ok(answer)) => self.handle_ok(answer),
             Ok(ServerFrame::Error(error)) => self.handle_error(error, now),
             Ok(ServerFrame::Event(record)) => self.handle_event(record),
-            Ok(ServerFrame::Live { seq }) => self.handle_live(seq),
+            Ok(ServerFrame::Live { seq }) => self.handle_live(seq, now),
             Ok(ServerFrame::Ping) => self.write(&ClientFrame::Pong),
             Ok(ServerFrame::Offer(frame)) => self.handle_offer(frame),
             Ok(ServerFrame::Answer(frame)) => self.handle_verdict(frame),
@@ -74,8 +78,9 @@ impl App {
         self.move_cursor(seq);
     }
 
-    fn handle_live(&mut self, seq: Seq) {
+    fn handle_live(&mut self, seq: Seq, now: Instant) {
         self.is_catching_up = false;
+        self.watch_head(now);
         for (_, typed) in std::mem::take(&mut self.unconfirmed) {
             let typed = crate::protocol::sentence::visible(&typed);
             self.show(Show::Notice(format!("Sent before the connection broke: {typed}")));

@@ -28,10 +28,10 @@ pub(super) struct Contents {
 }
 
 impl Line {
-    /// The line for a change; a good login changes nothing of a journal.
+    /// The line for a change; a good login changes nothing of a journal, and heads have a file of their own.
     pub(super) fn of(keep: &Keep) -> Option<Self> {
         Some(match keep {
-            Keep::LoggedIn => return None,
+            Keep::LoggedIn | Keep::Head(_) => return None,
             Keep::Added(text) => Self::Added(text.clone()),
             Keep::Settled(count) => Self::Settled(*count),
             Keep::Refused(number) => Self::Refused(*number),

@@ -28,6 +28,10 @@ pub const SCRIPT_PATIENCE_MS: u64 = 60_000;
 pub const SILENCE_PING_MS: u64 = 100_000;
 /// Silence after that question at which the server is given up, in milliseconds.
 pub const SILENCE_DEAD_MS: u64 = 20_000;
+/// How often the server is asked for the head of its log, in milliseconds.
+pub const HEAD_EVERY_MS: u64 = 300_000;
+/// Heads of logs that are remembered.
+pub const HEADS_MAX: usize = 1_000;
 /// How long a goodbye may take once the client was interrupted, in milliseconds.
 pub const GOODBYE_MS: u64 = 1_000;
 /// Transfers that are not over, at a time.

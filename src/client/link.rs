@@ -170,6 +170,7 @@ impl App {
         self.clear_buffers();
         self.take_back_requests();
         self.is_catching_up = false;
+        self.head_due = None;
         if was_leaving || matches!(self.leaving, Some(Leaving::Now(_))) {
             // The goodbye was said; its answer is lost with the connection.
             self.end_by_own_word();

@@ -50,10 +50,11 @@ impl App {
 
     /// The user's state and the engine are open.
     pub fn handle_opened(&mut self, opened: Opened, now: Instant) {
-        let Opened { device, outbox, cursor, engine } = opened;
+        let Opened { device, outbox, cursor, heads, engine } = opened;
         self.device = Some(device);
         self.outbox = outbox;
         self.cursor = cursor;
+        self.heads = heads;
         self.engine = engine;
         self.phase = Phase::LoggingIn;
         self.log_in(now);
@@ -89,6 +90,7 @@ impl App {
         self.link.end_login(true);
         self.phase = Phase::Chatting;
         self.is_catching_up = true;
+        self.has_told_contradiction = false;
         if is_first {
             self.keep(Keep::LoggedIn);
             self.show(Show::Answer { typed: String::new(), answer: answer.clone() });

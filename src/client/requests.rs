@@ -47,6 +47,8 @@ pub(super) enum Request {
     Verdict(TransferId),
     Report(ReportFrame),
     Ping,
+    /// For the head of the log, asked by the client for itself.
+    Head,
 }
 
 impl App {
@@ -194,6 +196,9 @@ impl App {
     }
 
     pub(super) fn send_command(&mut self, request: Request, id: Option<Id>, text: &str) {
+        if matches!(request, Request::Logout) {
+            self.ask_for_head();
+        }
         self.write(&ClientFrame::Command(CommandFrame { id, text: text.into() }));
         self.awaiting.push_back(request);
     }
@@ -248,6 +253,7 @@ impl App {
                 self.end_by_own_word();
             }
             Some(Request::Offer(transfer)) => self.handle_offer_taken(transfer),
+            Some(Request::Head) => self.handle_head(&answer),
             Some(Request::Verdict(_) | Request::Report(_) | Request::Ping) | None => {}
         }
     }
@@ -264,7 +270,7 @@ impl App {
             Some(Request::Offer(transfer)) => self.handle_offer_refused(transfer, &error, now),
             Some(Request::Verdict(transfer)) => self.handle_verdict_refused(transfer, &error),
             Some(Request::Logout) => self.end_by_own_word(),
-            Some(Request::Query(_) | Request::Report(_) | Request::Ping) | None => {}
+            Some(Request::Query(_) | Request::Report(_) | Request::Ping | Request::Head) | None => {}
         }
     }
 

@@ -1,8 +1,9 @@
 //! What outlives the client: its device's name, outbox and cursor, in a directory per server, user and device.
 //!
 //! `$XDG_STATE_HOME/messenger/SERVER/USER/` holds the file `device` with the name that was made once, the input history,
-//! and a directory for each device with a lock, the key of its transfers, and the journal: JSON lines, appended as
-//! things happen, written anew at each start and when it has grown.
+//! and a directory for each device with a lock, the key of its transfers, the heads of the server's log that were seen
+//! (`heads`, a line `LOG SEQ:ROOT` each), and the journal: JSON lines, appended as things happen, written anew at each
+//! start and when it has grown.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
 use super::contract::Keep;
+use super::heads::{SeenHead, SeenHeads};
 use super::journal::{Contents, Line, encode};
 use super::limits;
 use super::outbox::Outbox;
@@ -52,6 +54,7 @@ pub struct State {
     journal: File,
     journal_bytes: u64,
     contents: Contents,
+    heads: SeenHeads,
     needs_sync: bool,
     /// Whether the directory of the device was made for this run, and no login has been good yet.
     is_on_trial: bool,
@@ -121,6 +124,11 @@ impl State {
         self.contents.cursor
     }
 
+    /// The heads of logs that were seen.
+    pub fn heads(&self) -> SeenHeads {
+        self.heads.clone()
+    }
+
     /// Where the key of transfers is kept.
     pub fn key_file(&self) -> PathBuf {
         self.directory.join("key")
@@ -136,6 +144,9 @@ impl State {
     /// # Errors
     /// The disk fails.
     pub fn keep(&mut self, keep: &Keep) -> io::Result<()> {
+        if let Keep::Head(head) = keep {
+            return self.keep_head(head);
+        }
         let Some(line) = Line::of(keep) else {
             self.is_on_trial = false;
             return Ok(());
@@ -191,7 +202,12 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::default(),
             Err(error) => return Err(error),
         };
-        let (journal, journal_bytes) = write_anew(&directory, &contents)?;
+        let (journal, journal_bytes) = write_anew(&directory, "journal", &contents.write())?;
+        let heads = match fs::read(directory.join("heads")) {
+            Ok(bytes) => SeenHeads::read(&String::from_utf8_lossy(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SeenHeads::default(),
+            Err(error) => return Err(error),
+        };
         let user_directory = user_directory.to_owned();
         Ok(Some(Self {
             device,
@@ -201,24 +217,35 @@ impl State {
             journal,
             journal_bytes,
             contents,
+            heads,
             needs_sync: false,
             is_on_trial,
         }))
     }
 
+    /// Keeps a head; the file is written anew where the old ones are thinned out.
+    fn keep_head(&mut self, head: &SeenHead) -> io::Result<()> {
+        let before = self.heads.len();
+        self.heads.add(head.clone());
+        if self.heads.len() <= before {
+            return write_anew(&self.directory, "heads", self.heads.write().as_bytes()).map(drop);
+        }
+        let mut file = open_private().create(true).append(true).open(self.directory.join("heads"))?;
+        file.write_all(head.line().as_bytes())
+    }
+
     fn rewrite(&mut self) -> io::Result<()> {
-        (self.journal, self.journal_bytes) = write_anew(&self.directory, &self.contents)?;
+        (self.journal, self.journal_bytes) = write_anew(&self.directory, "journal", &self.contents.write())?;
         self.needs_sync = false;
         Ok(())
     }
 }
 
-/// Puts a new journal in the place of the old one, whole or not at all.
-fn write_anew(directory: &Path, contents: &Contents) -> io::Result<(File, u64)> {
-    let (new, path) = (directory.join("journal.new"), directory.join("journal"));
-    let bytes = contents.write();
+/// Puts a new file in the place of an old one, whole or not at all.
+fn write_anew(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<(File, u64)> {
+    let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));
     let mut file = open_private().create(true).truncate(true).write(true).open(&new)?;
-    file.write_all(&bytes)?;
+    file.write_all(bytes)?;
     file.sync_data()?;
     fs::rename(&new, &path)?;
     File::open(directory)?.sync_all()?;
@@ -314,6 +341,22 @@ mod tests {
         assert_eq!(left(&open(root.path())).0, 8);
         let named = State::open(root.path(), "host:5000", "yoda".parse().unwrap(), Some(first.device()));
         assert!(matches!(named, Err(StateError::InUse(_))));
+    }
+
+    #[test]
+    fn heads_that_were_seen_are_there_at_the_next_start_and_never_too_many() {
+        let root = tempfile::tempdir().unwrap();
+        let mut state = open(root.path());
+        let head = |seq: Seq| SeenHead::new(Uuid::from_u128(7), seq, "a".repeat(64)).unwrap();
+        state.keep(&Keep::Head(head(4))).unwrap();
+        drop(state);
+        let mut state = open(root.path());
+        assert_eq!(state.heads().write(), head(4).line());
+        (5..3_000).for_each(|seq| state.keep(&Keep::Head(head(seq))).unwrap());
+        let heads = state.heads();
+        drop(state);
+        assert!(heads.len() <= limits::HEADS_MAX);
+        assert_eq!(open(root.path()).heads(), heads);
     }
 
     #[test]

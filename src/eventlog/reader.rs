@@ -380,7 +380,8 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
     Ok(segments)
 }
 
-fn first_line(path: &Path) -> io::Result<Vec<u8>> {
+/// The first line of a segment's file, without its line feed.
+pub(super) fn first_line(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 8 << 10];
     let count = ReadFile::open(path)?.read_at(0, &mut bytes)?;
     bytes.truncate(memchr(b'\n', &bytes[..count]).unwrap_or(count));

@@ -23,7 +23,7 @@ impl Hash {
     }
 
     /// The hash of a node over two subtrees.
-    fn of_node(left: Self, right: Self) -> Self {
+    pub(super) fn of_node(left: Self, right: Self) -> Self {
         Self(Sha256::new().chain_update([1]).chain_update(left.0).chain_update(right.0).finalize().into())
     }
 

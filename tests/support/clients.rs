@@ -89,6 +89,7 @@ impl Client {
                         device: state.device(),
                         outbox: state.outbox(),
                         cursor: state.cursor(),
+                        heads: state.heads(),
                         engine: Some((6_000, "ab".repeat(32))),
                     };
                     self.state = Some(state);

@@ -1,0 +1,143 @@
+//! Small files beside a log: the key that signs its heads, made once and readable by its owner only; heads and proofs
+//! that people name.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::checkpoint::{NoteKey, SEED_BYTES, written_key};
+use super::storage::Place;
+
+/// More than a key takes, in bytes.
+const FILE_BYTES_MAX: u64 = 1_024;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It was not made yet.
+    #[error("there is no key at {0}: `messenger serve` makes it when it starts on this log")]
+    None(PathBuf),
+    /// The disk fails.
+    #[error("the key {path} cannot be used: {source}")]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others may have it, too.
+    #[error("the key {0} can be read by others: take that away with chmod 600")]
+    Open(PathBuf),
+    /// It is no key, or another log's.
+    #[error("{0} holds no key of this log; move it elsewhere, and a new one is made")]
+    Broken(PathBuf),
+}
+
+/// Makes the key of a log in its data directory, unless it is there.
+///
+/// # Errors
+/// The disk fails, or what is there is not the key of this log or can be read by others.
+pub fn make_key(data: &Path, log: Uuid) -> Result<(), KeyError> {
+    let path = path(data);
+    match read(&path, log) {
+        Err(KeyError::None(_)) => make(&path, log).map_err(|source| KeyError::Disk { path, source }),
+        other => other.map(drop),
+    }
+}
+
+/// Reads the key of a log: of a data directory, an events directory or one segment's file.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub fn read_key(place: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
+    let disk = |source| KeyError::Disk { path: place.to_owned(), source };
+    let events = match Place::find(place).map_err(disk)? {
+        Place::Events(directory) => directory,
+        Place::Segment(file) => file.parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    read(&path(&events.join("..")), log)
+}
+
+/// Reads a file that somebody names, of at most `bytes_max` bytes.
+///
+/// # Errors
+/// It cannot be read, or is longer.
+pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("keys").join("checkpoint")
+}
+
+fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
+    let disk = |source| KeyError::Disk { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::None(path.to_owned())),
+        other => other.map_err(disk)?,
+    };
+    if file.metadata().map_err(disk)?.mode() & 0o077 != 0 {
+        return Err(KeyError::Open(path.to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(disk)?;
+    let key = std::str::from_utf8(&bytes).ok().and_then(|written| NoteKey::parse(log, written));
+    key.ok_or_else(|| KeyError::Broken(path.to_owned()))
+}
+
+/// Makes a key under another name first: a crash leaves a whole one or none.
+fn make(path: &Path, log: Uuid) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        DirBuilder::new().mode(0o700).create(directory)?;
+    }
+    let mut seed = [0; SEED_BYTES];
+    getrandom::fill(&mut seed)?;
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(written_key(log, &seed).as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const LOG: Uuid = Uuid::from_u128(7);
+
+    #[test]
+    fn a_key_is_made_once_and_is_its_owners_only() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("events")).unwrap();
+        assert!(matches!(read_key(data.path(), LOG), Err(KeyError::None(_))));
+        make_key(data.path(), LOG).unwrap();
+        let key = read_key(data.path(), LOG).unwrap();
+        make_key(data.path(), LOG).unwrap();
+        assert_eq!(read_key(&data.path().join("events"), LOG).unwrap().verifier(), key.verifier());
+        assert_eq!(fs::metadata(path(data.path())).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(data.path().join("keys")).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(data.path().join("keys")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_is_anothers_or_that_others_can_read_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        make_key(data.path(), LOG).unwrap();
+        assert!(matches!(make_key(data.path(), Uuid::nil()), Err(KeyError::Broken(_))));
+        fs::set_permissions(path(data.path()), Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(make_key(data.path(), LOG), Err(KeyError::Open(_))));
+    }
+}
