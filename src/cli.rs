@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod exit;
+mod progress;
 mod proof;
 pub mod replay;
 pub mod serve;

@@ -184,6 +184,25 @@ pub fn wall() -> Timestamp {
     Timestamp::from_ms(u64::try_from(since.as_millis()).unwrap_or(LAST_MS))
 }
 
+/// Moments in local words, for whoever writes many of the same second.
+#[derive(Debug, Default)]
+pub struct LocalWords {
+    second: Option<u64>,
+    words: String,
+}
+
+impl LocalWords {
+    /// The same as [`Timestamp::to_local_words`].
+    pub fn of(&mut self, moment: Timestamp) -> &str {
+        let second = moment.as_ms() / 1_000;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.words = moment.to_local_words();
+        }
+        &self.words
+    }
+}
+
 /// A point on the clock that never goes back, for deadlines.
 pub fn monotonic() -> Instant {
     Instant::now()

@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoint;
+mod closed;
 mod format;
 mod judge;
 mod keyfile;
@@ -23,13 +24,14 @@ mod writer;
 
 pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
 pub use checkpoint::NoteKey;
-pub use format::{CommitLine, Head, SegmentLine, segment_name};
+pub use closed::{ClosedSegment, read_closed, read_header};
+pub use format::{CommitLine, Head, SegmentLine, checked, is_checked, segment_name};
 pub use keyfile::{KeyError, make_key, read_bounded, read_key};
 pub use log_tree::{LogTree, ProveError};
-pub use opening::{Damage, OpenError, Opened, Replayed, open};
+pub use opening::{Damage, OpenError, Opened, Replayed, Visitor, open, open_after, segments};
 pub use proof_file::{NotedHead, Proof, ProofError, TreeHead, TreeHeadError};
 pub use reader::{EventLine, LineReader, LogReader, ReadError};
-pub use storage::{Disk, LockError};
+pub use storage::{Disk, LockError, Storage, StorageFile};
 pub use tree::{Hash, HashError, Tree};
 pub use verify::{Verified, VerifyError, verify};
 pub use writer::{Report, Writer};

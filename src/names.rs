@@ -2,8 +2,10 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
+use indexmap::{IndexMap, IndexSet};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -24,8 +26,14 @@ pub enum FormError {
 /// The longest text of a message, in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 16_384;
 
+/// A map by name, in the order in which names came. Its hash is quick, and seeded anew for each map, so that nobody can
+/// choose names that collide.
+pub type NameMap<K, V> = IndexMap<K, V, foldhash::quality::RandomState>;
+/// A set of names, as [`NameMap`].
+pub type NameSet<K> = IndexSet<K, foldhash::quality::RandomState>;
+
 /// ASCII text of at most `N` bytes, stored in place, so that names are copied and compared without allocation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Inline<const N: usize> {
     bytes: [u8; N],
     length: u8,
@@ -43,6 +51,13 @@ impl<const N: usize> Inline<N> {
 
     fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Hash for Inline<N> {
+    /// As the string itself, which maps by name may be asked with.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -183,6 +198,13 @@ impl<'de> Deserialize<'de> for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_by_name_is_asked_with_a_string() {
+        let user: UserName = "yoda".parse().unwrap();
+        let map = NameMap::from_iter([(user, 1)]);
+        assert_eq!((map.get("yoda"), map.get("han")), (Some(&1), None));
+    }
 
     #[test]
     fn a_user_name_is_one_to_32_word_characters() {

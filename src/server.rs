@@ -1,5 +1,9 @@
 //! The server: a pure hub between bytes and events, and a thin shell of sockets, threads and files around it.
 
+pub mod archive;
+pub mod archive_files;
+mod archivist;
+mod background;
 pub mod connection;
 mod console;
 pub mod credentials;
@@ -10,11 +14,19 @@ pub mod event_loop;
 mod feed;
 pub mod hub;
 pub mod index;
+mod index_file;
 pub mod limits;
 mod log_reader;
 mod login;
+pub mod opening;
+pub mod segment;
 mod signal;
+mod signals;
+mod snapshot;
 
+pub use archive::{Archive, Lines, Older};
+pub use archivist::ArchiveThrough;
 pub use connection::{ConnectionKey, Now};
 pub use hub::{Hub, HubOptions, Output, Purpose};
 pub use log_reader::ReadLines;
+pub use opening::{Opened, open};

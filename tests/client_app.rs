@@ -262,7 +262,7 @@ fn what_is_in_another_log_already_is_no_news_and_what_comes_then_is() {
     scene.clients.iter_mut().for_each(|client| client.lose_server(&world));
     scene.world = Some(world);
     scene.wait(10_000);
-    let other = "The server has another log than before. Starting over from its end.";
+    let other = "The server has another log than before. Starting over from its end; /history shows what was before.";
     assert_eq!(scene.seen(0), [LOST, AGAIN, other]);
     scene.type_line(1, "/msgto han after");
     scene.settle();

@@ -495,59 +495,75 @@ fn the_console_names_who_wrote_to_whom_and_not_what() {
 }
 
 #[test]
-fn a_transfer_is_introduced_and_its_end_recorded_once() {
+fn a_batch_that_the_disk_is_slow_with_makes_nobody_pay_but_in_time() {
     let mut world = World::new();
-    let (han, leia, leia_too) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("leia"));
-    let transfer = "0123456789abcdef0123456789abcdef";
-    let offer = json!({"type": "offer", "id": 1, "to": "leia", "transfer": transfer, "key": "aa",
-        "files": [{"name": "a.mp4", "size": 5}], "addrs": ["127.0.0.1:6000"]});
-    assert_eq!(world.ask(han, &offer)["type"], "ok");
-    let frames = world.frames(leia);
-    assert_eq!(types(&frames), ["transfer_offered", "offer"]);
-    assert_eq!((&frames[1]["from"], &frames[1]["seq"]), (&json!("han"), &frames[0]["seq"]));
-    assert_eq!(frames[1]["addrs"], json!(["127.0.0.1:6000"]));
-    world.frames(leia_too);
-    let answer = json!({"type": "answer", "id": 2, "transfer": transfer, "accept": true, "key": "bb", "addrs": ["127.0.0.1:7000"]});
-    assert_eq!(world.ask(leia, &answer)["type"], "ok");
-    let frames = world.frames(han);
-    assert_eq!(types(&frames), ["transfer_answered", "answer"]);
-    assert_eq!(frames[1]["addrs"], json!(["127.0.0.1:7000"]));
-    let frames = world.frames(leia_too);
-    assert_eq!(types(&frames), ["transfer_answered", "answer"]);
-    assert_eq!(frames[1]["addrs"], Value::Null, "who did not accept learns no address");
-    let done = json!({"type": "transfer", "transfer": transfer, "outcome": "done", "bytes": 5, "hash": "cc", "path": "direct"});
-    assert_eq!(world.ask(han, &done)["seq"], Value::Null, "the receiver's word counts");
-    assert!(world.ask(leia, &done)["seq"].is_u64());
-    assert_eq!(types(&world.frames(han)), ["transfer_ended"]);
-    world.disconnect(leia);
-    let ended = world.events().iter().filter(|record| record.event.kind() == "transfer_ended").count();
-    assert_eq!(ended, 1);
+    let senders: Vec<_> = (0..4).map(|_| world.logged_in("han")).collect();
+    let text = format!("/msgto leia {}", "x".repeat(16_000));
+    let line = format!("{}\n", json!({"type": "command", "id": 1, "text": text}));
+    world.disk_is_slow = true;
+    for _ in 0..500 {
+        for key in &senders {
+            world.send(*key, &line);
+        }
+    }
+    world.disk_is_slow = false;
+    let mut answers = Vec::new();
+    while answers.len() < 2_000 {
+        world.sync();
+        let before = answers.len();
+        for key in &senders {
+            let frames = world.frames(*key).into_iter();
+            answers.extend(frames.filter_map(|frame| frame["id"].as_u64().map(|_| frame["type"].clone())));
+        }
+        assert!(answers.len() > before, "{before} were answered, and no more come");
+    }
+    assert!(answers.iter().all(|kind| kind == "ok"), "only a full disk refuses");
 }
 
 #[test]
-fn an_offer_ends_with_its_sender_after_ten_minutes_or_when_all_have_declined() {
+fn who_falls_behind_is_not_told_of_own_commands() {
     let mut world = World::new();
-    let (han, leia, leia_too) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("leia"));
-    let offer = |number: u8| {
-        json!({"type": "offer", "to": "leia", "transfer": format!("{number:032x}"), "key": "aa",
-            "files": [{"name": "a", "size": 5}]})
-    };
-    let decline = json!({"type": "answer", "transfer": format!("{:032x}", 1), "accept": false, "automatic": true});
-    let ended = |world: &World| world.events().iter().filter(|one| one.event.kind() == "transfer_ended").count();
-    world.ask(han, &offer(1));
-    world.ask(leia, &decline);
-    assert_eq!(ended(&world), 0);
-    world.ask(leia_too, &decline);
-    assert_eq!(ended(&world), 1);
-    world.ask(han, &offer(2));
-    for _ in 0..10 {
-        world.wait(60_000);
-        for key in [han, leia, leia_too] {
-            world.send(key, "{\"type\":\"pong\"}\n");
-        }
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    world.set_deaf(leia, true);
+    world.disk_is_slow = true;
+    let long = format!("{}\n", json!({"type": "command", "text": format!("/msgto leia {}", "x".repeat(16_000))}));
+    for _ in 0..80 {
+        world.send(han, &long);
+        world.send(leia, format!("{}\n", json!({"type": "command", "text": "/msgto leia note"})));
+        world.sync();
     }
-    assert_eq!(ended(&world), 2);
-    world.ask(han, &offer(3));
-    world.disconnect(han);
-    assert_eq!(ended(&world), 3);
+    world.disk_is_slow = false;
+    world.sync();
+    world.set_deaf(leia, false);
+    let frames = world.frames(leia);
+    assert_eq!(frames.iter().filter(|frame| frame["type"] == "ok").count(), 80);
+    assert_eq!(texts(&frames).iter().filter(|text| **text == "note").count(), 0);
+    assert_eq!(texts(&frames).len(), 80);
+}
+
+#[test]
+fn a_session_that_the_disk_cannot_feed_ends_and_leaves_no_ghost() {
+    let mut world = World::new();
+    let han = world.logged_in("han");
+    world.command(han, "/msgto leia hi");
+    world.reads_fail = true;
+    let leia = world.login("leia");
+    assert_eq!(world.frames(leia).pop().unwrap()["code"], "storage_failed");
+    assert!(world.is_closed(leia));
+    assert_eq!(world.command(han, "/activeuser")["users"], json!([]));
+}
+
+#[test]
+fn on_a_full_disk_what_changes_nothing_is_answered_as_ever() {
+    let disk = MemoryDisk::default();
+    disk.set_faults(Faults { room_bytes: Some(600 << 10), ..Faults::default() });
+    let mut world = World::on(disk, options(), 0);
+    let han = world.login_with("han", &json!({"device": "laptop"}));
+    world.frames(han);
+    let numbered = |id: u64, text: &str| json!({"type": "command", "id": id, "text": text});
+    let long = format!("/msgto leia {}", "x".repeat(16_000));
+    let sent = (1..).take_while(|id| world.ask(han, &numbered(*id, &long))["type"] == "ok").count() as u64;
+    assert_eq!(world.ask(han, &numbered(sent, &long))["duplicate"], true);
+    assert_eq!(world.ask(han, &numbered(sent + 1, "/msgto jabba pay"))["code"], "unknown_user");
+    assert_eq!(world.ask(han, &numbered(sent + 7, &long))["code"], "out_of_order");
 }

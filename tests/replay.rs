@@ -228,7 +228,7 @@ fn a_flipped_bit_is_found_with_its_place() {
     assert_eq!((done.status.code(), text(&done.stdout)), (Some(7), ""));
     // The leaf shows in the root of its commit, which stands in the line behind it.
     let expected = format!(
-        "messenger: not intact: {SEGMENT}, line {}, event 4: events 4 to 4 are not those that were committed\n",
+        "messenger: not intact: {SEGMENT}, line {}, event 4: event 4 is not the one that was committed\n",
         line + 1
     );
     assert_eq!(text(&done.stderr), expected);

@@ -91,8 +91,7 @@ fn after_kill_9_in_mid_conversation_everything_answered_is_there_once() {
     }
     server.kill();
     // What the server still wrote before it died was answered too.
-    loop {
-        let line = han.line();
+    while let Some(line) = han.last_line() {
         let Ok(frame) = serde_json::from_str::<Value>(&line) else { break };
         answered = frame["id"].as_u64().unwrap();
     }
@@ -285,4 +284,22 @@ fn a_console_that_nobody_reads_stalls_nobody() {
         han.command(&format!("/msgto leia {text}"));
     }
     assert!(server.stop().success());
+}
+
+#[test]
+fn everything_that_waited_comes_at_once_to_who_logs_in() {
+    let server = Server::start_with(&["--rate", "0"]);
+    let mut han = server.login("han");
+    let text = "x".repeat(1_000);
+    for count in 0..1_000 {
+        han.send(&json!({"type": "command", "id": count, "text": format!("/msgto leia {count} {text}")}).to_string());
+    }
+    while han.frame_of("ok")["id"] != 999 {}
+    let mut leia = server.connect();
+    leia.send(&login_frame("leia", &json!({})));
+    // Nobody else says anything: nothing but the backlog itself moves it on.
+    for count in 0..1_000 {
+        assert_eq!(leia.frame_of("message")["text"], format!("{count} {text}"));
+    }
+    assert_eq!(leia.frame()["type"], "live");
 }

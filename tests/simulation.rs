@@ -14,6 +14,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use messenger::chat::{Event, State};
+use messenger::eventlog::Storage;
 use messenger::eventlog::memory::Faults;
 use messenger::server::ConnectionKey;
 use random::Random;
@@ -22,6 +23,8 @@ use world::World;
 
 const SEEDS: u64 = 1_500;
 const STEPS: usize = 250;
+/// Segments are closed at this length, so that most of a run is in closed ones.
+const SEGMENT_BYTES: u64 = 2 << 10;
 const USERS: [&str; 4] = ["han", "leia", "luke", "yoda"];
 const GROUPS: [&str; 2] = ["falcon", "jedi"];
 
@@ -140,7 +143,7 @@ impl Simulation {
             USERS.iter().map(|user| SimulatedClient::new(user, format!("{user}-laptop"))).collect();
         clients.push(SimulatedClient::new("han", "han-phone".into()));
         clients.push(SimulatedClient::new("leia", "leia-phone".into()));
-        let (random, world) = (Random::new(seed), World::new());
+        let (random, world) = (Random::new(seed), World::with_segments(SEGMENT_BYTES));
         Self { seed, random, world, clients, texts: 0, seen: BTreeMap::new() }
     }
 
@@ -151,6 +154,7 @@ impl Simulation {
         }
         self.heal();
         self.check();
+        self.check_histories();
     }
 
     fn step(&mut self) {
@@ -159,9 +163,12 @@ impl Simulation {
             0..40 => self.think(client),
             40..65 => self.talk(client),
             65..72 => self.break_off(client),
-            72..78 => self.world.disk_is_slow = !self.world.disk_is_slow,
-            78..84 => self.world.sync(),
-            84..88 => self.world.wait(self.random.next() % 20_000),
+            72..76 => self.world.disk_is_slow = !self.world.disk_is_slow,
+            76..78 => self.world.archivist_is_slow = !self.world.archivist_is_slow,
+            78..82 => self.world.sync(),
+            82..84 => self.world.archive(),
+            84..86 => self.spoil_archive(),
+            86..88 => self.world.wait(self.random.next() % 20_000),
             88..92 => self.set_deaf(client),
             92..94 => self.crash(),
             94..96 => {
@@ -262,6 +269,31 @@ impl Simulation {
         self.clients.iter_mut().for_each(SimulatedClient::break_off);
     }
 
+    /// What was derived from closed segments is lost or damaged, or something else lies there.
+    fn spoil_archive(&mut self) {
+        let directory = *self.random.pick(&["index", "snapshots"]);
+        let files = self.world.disk.beside(directory).unwrap();
+        let names = files.list().unwrap();
+        if names.is_empty() || self.random.one_in(8) {
+            files.put("notes.txt", b"hello".to_vec());
+            return;
+        }
+        let name = self.random.pick(&names).clone();
+        let mut content = files.content(&name).unwrap();
+        match self.random.below(4) {
+            0 => files.remove(&name).unwrap(),
+            1 => files.put(&name, content[..self.random.below(content.len() + 1)].to_vec()),
+            2 => files.put(&name, files.content(self.random.pick::<String>(&names)).unwrap()),
+            _ => {
+                if !content.is_empty() {
+                    let place = self.random.below(content.len());
+                    content[place] ^= 1 << self.random.below(8);
+                    files.put(&name, content);
+                }
+            }
+        }
+    }
+
     /// Every client takes in what it was sent.
     fn listen(&mut self) {
         for number in 0..self.clients.len() {
@@ -350,6 +382,52 @@ impl Simulation {
             done.sort_unstable();
             assert_eq!(in_log, done, "{}: every message once, in order", client.device);
             assert!(client.refused.iter().all(|command| !in_log.contains(&order(command)) || !is_message(&command)));
+        }
+    }
+
+    /// Page by page to its beginning, the history of each conversation is what the log has of it.
+    fn check_histories(&mut self) {
+        let events: Vec<Value> = self.world.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // On a disk that was full the first who is refused makes the server ask for room again.
+        let key = self.world.login(USERS[0]);
+        self.world.disconnect(key);
+        for user in USERS {
+            let key = self.world.logged_in(user);
+            let groups: Vec<Value> = self.world.command(key, "/groups")["groups"].as_array().unwrap().clone();
+            for other in USERS {
+                let is_ours = |event: &&Value| {
+                    event["type"] == "message"
+                        && (event["from"] == user && event["to"] == other
+                            || event["from"] == other && event["to"] == user)
+                };
+                let expected: Vec<Value> = events.iter().filter(is_ours).cloned().collect();
+                assert_eq!(self.history(key, other), expected, "between {user} and {other}");
+            }
+            let is_joined = |group: &Value| group["joined"].as_array().unwrap().iter().any(|name| name == user);
+            for group in groups.into_iter().filter(is_joined) {
+                let name = group["group"].as_str().unwrap();
+                let expected: Vec<Value> = events.iter().filter(|event| event["group"] == name).cloned().collect();
+                assert_eq!(self.history(key, &format!("#{name}")), expected, "of {name}, for {user}");
+            }
+            self.world.disconnect(key);
+        }
+    }
+
+    fn history(&mut self, key: ConnectionKey, place: &str) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::new();
+        loop {
+            let count = self.random.below(20) + 1;
+            let before = events.first().map(|event| format!(" before {}", event["seq"])).unwrap_or_default();
+            let answer = self.world.command(key, &format!("/history {place} {count}{before}"));
+            if self.random.one_in(4) {
+                self.spoil_archive();
+            }
+            let page = answer["events"].as_array().unwrap_or_else(|| panic!("{answer}"));
+            events.splice(0..0, page.iter().cloned());
+            if answer["more"] == false {
+                return events;
+            }
+            assert_eq!(page.len(), count, "there are more");
         }
     }
 

@@ -28,6 +28,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
         &["mio::", "std::net::TcpStream", "std::net::TcpListener", "std::net::UdpSocket"],
         &[
             "src/server/event_loop.rs",
+            "src/server/signals.rs",
             "src/client/event_loop.rs",
             "src/client/connection.rs",
             "src/transfer.rs",

@@ -1,6 +1,10 @@
 //! The log by size: makes one of as many events as wanted, and measures opening, reading and checking it.
 //!
-//! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`.
+//! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`, `history`, `catch-up`.
+
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
+
+mod reading;
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -10,12 +14,11 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use messenger::chat::{Event, Origin, Seq, State};
+use messenger::chat::{Event, Origin, Seq};
 use messenger::clock::{self, Timestamp};
-use messenger::eventlog::{self, Batch, Disk, LogReader, Replayed};
+use messenger::eventlog::{self, Batch, Disk, LogReader};
 use messenger::names::{DeviceName, GroupName, Text, UserName};
-use messenger::server::Hub;
-use messenger::server::index::{Index, Position};
+use messenger::server;
 
 /// Makes a large log, and measures what is done with it.
 #[derive(Debug, Parser)]
@@ -41,6 +44,21 @@ enum Work {
     },
     /// Opens it as `serve` does, from the first event.
     Open,
+    /// Reads pages of history at random depths.
+    History {
+        /// How many.
+        #[arg(long, default_value_t = 20_000)]
+        pages: u64,
+    },
+    /// Has many sessions catch up at once; appends their logins.
+    CatchUp {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        sessions: u64,
+        /// By how many events they are behind.
+        #[arg(long, default_value_t = 1_000_000)]
+        behind: u64,
+    },
     /// Decodes every event.
     Decode,
     /// Checks every byte, as `replay --verify` does.
@@ -53,6 +71,8 @@ fn main() -> ExitCode {
     let done = match arguments.work {
         Work::Generate { events } => generate(&arguments.data, events),
         Work::Open => open(&arguments.data),
+        Work::History { pages } => reading::history(&arguments.data, pages),
+        Work::CatchUp { sessions, behind } => reading::catch_up(&arguments.data, sessions, behind),
         Work::Decode => decode(&arguments.data),
         Work::Verify => verify(&arguments.data),
     };
@@ -126,13 +146,9 @@ fn generate(data: &Path, events: u64) -> anyhow::Result<u64> {
 }
 
 fn open(data: &Path) -> anyhow::Result<u64> {
-    let (mut state, mut index) = (State::default(), Index::default());
-    let each = |Replayed { record, segment, offset, length }: Replayed<'_>| {
-        Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
-    };
-    let opened = eventlog::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), each)?;
+    let opened = server::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), |_, _| {})?;
     let events = opened.log.seq();
-    ensure!(state.seq == events, "the state is not that of the log's end");
+    ensure!(opened.state.seq == events, "the state is not that of the log's end");
     Ok(events)
 }
 

@@ -222,11 +222,11 @@ impl<'a> Words<'a> {
         let mut before = None;
         let mut next = self.next();
         if let Some(word) = next.filter(|word| *word != "before") {
-            let number: u64 = word.parse().map_err(|_| self.wrong())?;
-            if number == 0 {
+            if word.bytes().any(|byte| !byte.is_ascii_digit()) || word.bytes().all(|byte| byte == b'0') {
                 return Err(self.wrong());
             }
-            count = usize::try_from(number).unwrap_or(HISTORY_COUNT_MAX).min(HISTORY_COUNT_MAX);
+            // What no number holds is more than the most, too.
+            count = word.parse().unwrap_or(HISTORY_COUNT_MAX).min(HISTORY_COUNT_MAX);
             next = self.next();
         }
         if let Some(word) = next {
@@ -303,6 +303,7 @@ mod tests {
         assert_eq!(parsed("/history #g1 5"), (5, None));
         assert_eq!(parsed("/history #g1 5000 before 99"), (1_000, Some(99)));
         assert_eq!(parsed("/history yoda before 99"), (50, Some(99)));
+        assert_eq!(parsed("/history yoda 99999999999999999999999"), (1_000, None));
         for line in ["/history", "/history yoda 0", "/history yoda x", "/history yoda 5 before", "/history yoda 5 6"] {
             assert_eq!(code(line), "usage", "{line:?}");
         }

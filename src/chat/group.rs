@@ -1,11 +1,9 @@
 //! The rules of groups: who may make, invite, join, leave and speak, and what each may see.
 
-use indexmap::IndexMap;
-
 use super::policy::{GROUP_USERS_MAX, GROUPS_MAX, Policy};
 use super::state::{Group, Session, State};
 use super::{Event, Origin, Place, Refusal, Seq};
-use crate::names::{GroupName, Text, UserName};
+use crate::names::{GroupName, NameMap, Text, UserName};
 
 pub(super) fn create(
     state: &State,
@@ -142,7 +140,7 @@ pub(super) fn apply(state: &mut State, seq: Seq, event: &Event) {
             }
             let made = Group {
                 creator: *by,
-                joined: IndexMap::from([(*by, seq)]),
+                joined: NameMap::from_iter([(*by, seq)]),
                 invited: invited.iter().copied().collect(),
                 past: std::collections::BTreeMap::new(),
             };

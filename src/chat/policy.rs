@@ -1,9 +1,7 @@
 //! What a server's flags and files decide: used to decide, never to fold.
 
-use indexmap::IndexSet;
-
 use super::Refusal;
-use crate::names::UserName;
+use crate::names::{NameSet, UserName};
 
 /// The most sessions one user has at a time.
 pub const SESSIONS_PER_USER_MAX: usize = 8;
@@ -26,7 +24,7 @@ pub struct Policy {
     /// Wrong passwords in a row before a name is blocked.
     pub failures_max: u32,
     /// Who has an account, sorted.
-    pub accounts: IndexSet<UserName>,
+    pub accounts: NameSet<UserName>,
 }
 
 impl Policy {

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::transfer::Transfer;
+use super::transfer::{Phase, Transfer};
 use super::{Command, Event, LogoutReason, Refusal, Seq, SessionId, device, group, login, transfer};
 use crate::clock::Timestamp;
-use crate::names::{DeviceName, GroupName, TransferId, UserName};
+use crate::names::{DeviceName, GroupName, NameMap, NameSet, TransferId, UserName};
 
 /// Who asks: a logged-in session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +90,9 @@ pub struct Group {
     /// Who made it.
     pub creator: UserName,
     /// The members and the event that made each one, in the order in which they joined.
-    pub joined: IndexMap<UserName, Seq>,
+    pub joined: NameMap<UserName, Seq>,
     /// Who may join, in the order of invitation.
-    pub invited: IndexSet<UserName>,
+    pub invited: NameSet<UserName>,
     /// Former stays, from the event that began to the one that ended each.
     pub past: BTreeMap<UserName, Vec<(Seq, Seq)>>,
 }
@@ -106,16 +105,16 @@ pub struct State {
     /// When it was.
     pub at: Timestamp,
     /// All users that any event was about.
-    pub users: IndexMap<UserName, User>,
+    pub users: NameMap<UserName, User>,
     /// All groups ever made.
-    pub groups: IndexMap<GroupName, Group>,
+    pub groups: NameMap<GroupName, Group>,
     /// Failures of names that never logged in, the longest untouched first; bounded by
     /// [`login::STRANGERS_MAX`].
-    pub strangers: IndexMap<UserName, Failures>,
+    pub strangers: NameMap<UserName, Failures>,
     /// All transfers ever offered.
-    pub transfers: IndexMap<TransferId, Transfer>,
+    pub transfers: NameMap<TransferId, Transfer>,
     /// Those that have not ended.
-    pub open_transfers: IndexSet<TransferId>,
+    pub open_transfers: NameSet<TransferId>,
     /// The highest number given to a session.
     pub last_session: SessionId,
 }
@@ -159,10 +158,12 @@ impl State {
         Event::Logout { user: who.user, session: who.id, reason }
     }
 
-    /// The events of a server's start: it ends what the last run left open.
+    /// The events of a server's start: it ends what the last run left open. A transfer that was accepted goes on without
+    /// the server.
     pub fn decide_start(&self, version: &str) -> Vec<Event> {
         let mut events = vec![Event::ServerStarted { version: version.to_owned() }];
-        events.extend(self.open_transfers.iter().map(|id| transfer::broken(self, *id)));
+        let offered = |id: &&TransferId| self.transfers.get(*id).is_some_and(|known| known.phase == Phase::Offered);
+        events.extend(self.open_transfers.iter().filter(offered).map(|id| transfer::broken(self, *id)));
         events
     }
 

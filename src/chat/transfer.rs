@@ -74,8 +74,8 @@ impl State {
         if !key_is_well_formed(key) {
             return Err(Refusal::BadLine("the key of an offer is the hexadecimal of a public key"));
         }
-        if files.is_empty() {
-            return Err(Refusal::BadLine("an offer names at least one file"));
+        if files.is_empty() || files.iter().any(|file| file.name.is_empty()) {
+            return Err(Refusal::BadLine("an offer names at least one file, each by a name"));
         }
         policy.check_account(to)?;
         if !self.is_online(to) {
@@ -137,6 +137,9 @@ impl State {
     pub fn decide_ending(&self, who: &Session, transfer: TransferId, ending: Ending) -> Result<Vec<Event>, Refusal> {
         let known = self.transfers.get(&transfer).filter(|known| known.from == who.user || known.to == who.user);
         let known = known.ok_or(Refusal::UnknownTransfer)?;
+        if ending.hash.as_ref().is_some_and(|hash| !hash_is_well_formed(hash)) {
+            return Err(Refusal::BadLine("the hash of a file is 64 hexadecimal digits"));
+        }
         let by_receiver = known.to == who.user;
         let counts = match ending.outcome {
             Outcome::Done => by_receiver && known.phase == Phase::Accepted,
@@ -191,6 +194,11 @@ pub(super) fn apply(state: &mut State, event: &Event) {
 fn ended(transfer: TransferId, ending: Ending) -> Event {
     let Ending { outcome, bytes, hash, path } = ending;
     Event::TransferEnded { transfer, outcome, bytes, hash, path }
+}
+
+/// The hexadecimal of 32 bytes: the form of a BLAKE3 hash.
+fn hash_is_well_formed(hash: &str) -> bool {
+    hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Hexadecimal of at most 256 bytes: the form of a public key, whatever its kind.

@@ -78,6 +78,7 @@ pub struct ConnectArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Ui {
     /// The full screen.
+    #[value(hide = true)]
     Tui,
     /// Prompts and sentences, one after another.
     Line,
@@ -104,6 +105,11 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
     let ui = arguments.ui.unwrap_or(Ui::Line);
     if ui == Ui::Tui {
         return Err(Failure::error(Exit::Usage, "the full screen (--ui tui) is not there yet: use --ui line"));
+    }
+    if arguments.accept != Some(Accept::None) && !arguments.download_dir.is_dir() {
+        let directory = arguments.download_dir.display();
+        let why = format!("received files cannot go to {directory}: it is no directory; make it, or name another");
+        return Err(Failure::error(Exit::Failure, why));
     }
     let server = format!("{}:{}", arguments.host, arguments.port);
     let addresses = resolve(arguments)?;

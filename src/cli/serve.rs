@@ -9,15 +9,16 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
-use crate::chat::State;
-use crate::chat::policy::Policy;
+use super::progress::ProgressBar;
+use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
-use crate::eventlog::{self, Disk, LineReader, Log, OpenError, Replayed, Writer};
+use crate::eventlog::{Disk, OpenError, Writer};
+use crate::server::archive_files::ArchiveFiles;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
-use crate::server::index::{Index, Position};
-use crate::server::{Hub, HubOptions, Now, ReadLines};
+use crate::server::segment::Position;
+use crate::server::{self, Archive, ArchiveThrough, Hub, HubOptions, Now, Older, Opened, ReadLines};
 
 /// The arguments of `messenger serve`.
 #[derive(Debug, Args)]
@@ -72,7 +73,9 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
 
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
-    let (log, state, index) = open(disk)?;
+    let archive = |reader| ArchiveFiles::new(&disk, reader).context("the directories of the indexes cannot be made");
+    let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
+    let Opened { log, state, index, .. } = open(disk)?;
     eventlog::make_key(&arguments.data, log.id())?;
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let listener = event_loop::listen(address).with_context(|| {
@@ -99,15 +102,28 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         listener,
         credentials,
         reload: Box::new(move || read_accounts(&file, failures_max)),
-        read_lines: read_lines(&events),
+        read_lines: read_lines(reader),
+        archive_through: archive_through(archivist),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),
     };
+    if !arguments.bind.is_loopback() {
+        eprintln!("messenger: {}", cleartext_notice(arguments.allow_cleartext));
+    }
     let event_loop = EventLoop::new(parts)?;
     greet(address)?;
     let served = event_loop.run();
     follower.close();
     Ok(served?)
+}
+
+/// What an operator should know who serves more than this machine.
+fn cleartext_notice(is_allowed: bool) -> &'static str {
+    if is_allowed {
+        "passwords and messages of other machines can be read on the way (--allow-cleartext)"
+    } else {
+        "only clients on this machine are served: there is no encryption yet, and --allow-cleartext was not given"
+    }
 }
 
 fn failures_max(typed: &str) -> anyhow::Result<u32> {
@@ -123,25 +139,26 @@ fn failures_max(typed: &str) -> anyhow::Result<u32> {
     }
 }
 
-/// Opens the log and folds every event of it.
-fn open(disk: Disk) -> anyhow::Result<(Log<Disk>, State, Index)> {
-    let (mut state, mut index) = (State::default(), Index::default());
-    let each = |replayed: Replayed<'_>| {
-        let Replayed { record, segment, offset, length } = replayed;
-        Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
-    };
+/// Opens the log and folds what no snapshot spares it.
+fn open(disk: Disk) -> anyhow::Result<Opened<Disk>> {
     let directory = disk.directory().display().to_string();
-    let opened = eventlog::open(disk, Uuid::new_v4(), clock::wall(), each).map_err(|error| match error {
+    let mut bar = ProgressBar::new("reading the log");
+    let opened = server::open(disk, Uuid::new_v4(), clock::wall(), |done, total| bar.show(done, total));
+    bar.end();
+    let mut opened = opened.map_err(|error| match error {
         OpenError::Disk { .. } => Failure::error(Exit::Failure, format!("{directory}: {error}")),
         _ => Failure::error(Exit::NotIntact, format!("{directory}: {error}")),
     })?;
-    for notice in opened.notices {
+    tell(std::mem::take(&mut opened.notices));
+    // Room for the first commands.
+    opened.log.tend(clock::monotonic())?;
+    Ok(opened)
+}
+
+fn tell(notices: Vec<String>) {
+    for notice in notices {
         eprintln!("messenger: {notice}");
     }
-    let mut log = opened.log;
-    // Room for the first commands.
-    log.tend(clock::monotonic())?;
-    Ok((log, state, index))
 }
 
 /// Says that the server is ready. Who started it may already be gone: that is no failure.
@@ -164,17 +181,19 @@ fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy)
     Ok((credentials, policy))
 }
 
-fn read_lines(events: &Path) -> ReadLines {
-    let mut reader = LineReader::new(events);
-    Box::new(move |positions: &[Position]| {
-        let mut lines = Vec::with_capacity(positions.iter().map(|position| position.length as usize).sum());
-        for Position { segment, offset, length, .. } in positions {
-            if let Err(error) = reader.read(*segment, *offset, *length as usize, &mut lines) {
-                eprintln!("messenger: the log cannot be read at byte {offset} of segment {segment}: {error}");
-                return None;
-            }
-        }
-        Some(lines)
+fn read_lines(mut archive: Archive<Disk>) -> ReadLines {
+    Box::new(move |older: Option<&Older>, positions: &[Position]| {
+        let lines = archive.read(older, positions);
+        tell(archive.take_notices());
+        lines.inspect_err(|error| eprintln!("messenger: the log cannot be read: {error}")).ok()
+    })
+}
+
+fn archive_through(mut files: ArchiveFiles<Disk>) -> ArchiveThrough {
+    Box::new(move |through: Seq| {
+        let archived = files.fold_through(through);
+        tell(files.take_notices());
+        archived.inspect_err(|error| eprintln!("messenger: no snapshot could be made: {error}")).is_ok()
     })
 }
 

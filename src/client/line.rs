@@ -23,6 +23,9 @@ use crate::protocol::sentence;
 pub const COMMAND_PROMPT: &str = "Enter one of the following commands (/msgto, /activeuser, /creategroup, /joingroup, \
                                   /groupmsg, /p2pvideo, /logout): ";
 
+/// The same where a person edits a line: short, behind the sentence that was shown once.
+const SHORT_PROMPT: &str = "> ";
+
 /// How long after the last one a line about a transfer's progress may follow.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 /// Hundredths by which a transfer must have come on for another line.
@@ -50,6 +53,8 @@ pub struct LineInterface {
     prompt: Prompt,
     /// Whether the prompt is to be shown again: something was shown since.
     is_prompt_due: bool,
+    /// Whether a command was asked for before.
+    has_asked_for_command: bool,
     /// When each transfer's progress was last told, and the hundredths then.
     progress: HashMap<u32, (Instant, u64)>,
 }
@@ -63,7 +68,7 @@ impl LineInterface {
         let names = Arc::new(Mutex::new(Names::default()));
         let on_terminal = io::stdin().is_terminal();
         let edited = if on_terminal && io::stdout().is_terminal() {
-            Editor::new(COMMAND_PROMPT, Arc::clone(&names))
+            Editor::new(SHORT_PROMPT, Arc::clone(&names))
         } else {
             None
         };
@@ -82,6 +87,7 @@ impl LineInterface {
             user: None,
             prompt: Prompt::None,
             is_prompt_due: false,
+            has_asked_for_command: false,
             progress: HashMap::new(),
         })
     }
@@ -151,6 +157,12 @@ impl Interface for LineInterface {
             Prompt::Password => ("Password: ", Ask::Secret),
             Prompt::Command => (COMMAND_PROMPT, Ask::Command),
         };
+        if self.way == Way::Editor
+            && prompt == Prompt::Command
+            && !std::mem::replace(&mut self.has_asked_for_command, true)
+        {
+            self.printer.print(format!("{}\n", COMMAND_PROMPT.trim_end()));
+        }
         let was_due = std::mem::take(&mut self.is_prompt_due);
         let is_asked_now = self.input.ask(ask);
         // The editor shows its prompt by itself.
@@ -161,7 +173,12 @@ impl Interface for LineInterface {
     }
 
     fn take(&mut self) -> Option<Typed> {
-        self.input.take()
+        let typed = self.input.take();
+        if matches!(typed, Some(Typed::End)) && self.way != Way::Pipe && self.prompt != Prompt::Command {
+            // The end was typed in the middle of a line.
+            self.printer.print("\n".to_owned());
+        }
+        typed
     }
 
     fn set_user(&mut self, user: UserName, history_file: &Path) {

@@ -146,7 +146,7 @@ impl App {
         self.show(Show::Notice(if known == log {
             format!("The server's log ends at {head}, before what was seen of it ({seen}): it was restored from an older copy. Starting over from there.")
         } else {
-            "The server has another log than before. Starting over from its end.".into()
+            "The server has another log than before. Starting over from its end; /history shows what was before.".into()
         }));
         self.skip_through = head;
         self.cursor = Some((log, head));

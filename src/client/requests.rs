@@ -90,6 +90,9 @@ impl App {
                 }
                 let query = Query { text: text.to_owned(), id, is_quiet: false };
                 self.queue.push_back((self.outbox.next_ordinal(), query));
+                if self.options.is_person && !self.link.is_logged_in() {
+                    self.show(Show::Reply("Not connected now: the answer comes when the server is back.".into()));
+                }
             }
         }
     }

@@ -18,11 +18,11 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes that one batch takes a segment beyond its length.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// How far ahead of the writing room is reserved, where the disk has it.
-const RESERVE_STEP_BYTES: u64 = 16 << 20;
+const RESERVE_STEP_BYTES: u64 = 32 << 20;
+/// Room below which more is reserved: more than what is decided while one batch is written and another fills.
+const RESERVE_BELOW_BYTES: u64 = 24 << 20;
 /// The least that is tried, on a disk that is nearly full.
 const RESERVE_BYTES_MIN: u64 = 256 << 10;
-/// The length of a segment at which the next one is made ready.
-const PREPARE_AT_BYTES: u64 = SEGMENT_BYTES_MAX * 3 / 4;
 /// How long HEAD may be ahead of the disk.
 const HEAD_SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,6 +72,7 @@ pub struct Log<S: Storage> {
     segment: Seq,
     log: Uuid,
     good: Good,
+    segment_bytes_max: u64,
     head_file: Option<S::File>,
     /// The slot of HEAD to be written next.
     head_slot: usize,
@@ -99,6 +100,7 @@ impl<S: Storage> Log<S> {
             segment,
             log,
             good,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             head_file: None,
             head_slot,
             head_synced: None,
@@ -106,6 +108,11 @@ impl<S: Storage> Log<S> {
             reserved_end,
             next: None,
         }
+    }
+
+    /// Ends segments at another length than [`SEGMENT_BYTES_MAX`]: for tests that want many.
+    pub fn set_segment_bytes_max(&mut self, bytes: u64) {
+        self.segment_bytes_max = bytes;
     }
 
     /// The number of the log.
@@ -142,7 +149,7 @@ impl<S: Storage> Log<S> {
         let Batch { mut lines, first, last, at } = batch;
         assert!(first == self.good.seq + 1 && last >= first, "events are appended in order, without gaps");
         let failed = |file: String| move |source| AppendError { file, source };
-        if self.good.end >= SEGMENT_BYTES_MAX {
+        if self.good.end >= self.segment_bytes_max {
             self.begin_next_segment().map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
@@ -167,9 +174,9 @@ impl<S: Storage> Log<S> {
 
     /// How many bytes of events the log surely takes, by what is reserved.
     pub fn room_bytes(&self) -> u64 {
-        let here = self.reserved_end.min(SEGMENT_BYTES_MAX).saturating_sub(self.good.end);
+        let here = self.reserved_end.min(self.segment_bytes_max).saturating_sub(self.good.end);
         // A batch that begins before the segment's length may end beyond it.
-        let whole = self.reserved_end >= SEGMENT_BYTES_MAX + BATCH_BYTES_MAX;
+        let whole = self.reserved_end >= self.segment_bytes_max + BATCH_BYTES_MAX;
         match &self.next {
             Some((_, reserved)) if whole => here + reserved,
             _ => here,
@@ -210,9 +217,9 @@ impl<S: Storage> Log<S> {
     }
 
     fn reserve(&mut self) {
-        let limit = SEGMENT_BYTES_MAX + BATCH_BYTES_MAX;
+        let limit = self.segment_bytes_max + BATCH_BYTES_MAX;
         let ahead = self.reserved_end.saturating_sub(self.good.end);
-        if self.reserved_end < limit && ahead < RESERVE_STEP_BYTES / 2 {
+        if self.reserved_end < limit && ahead < RESERVE_BELOW_BYTES {
             let mut step = RESERVE_STEP_BYTES.max(self.good.end.saturating_sub(self.reserved_end));
             while step >= RESERVE_BYTES_MIN {
                 let end = (self.good.end + step).min(limit).max(self.reserved_end);
@@ -223,11 +230,12 @@ impl<S: Storage> Log<S> {
                 step /= 2;
             }
         }
+        let is_nearly_full = self.good.end + RESERVE_STEP_BYTES >= self.segment_bytes_max;
         // Past the length of a segment, what is reserved is for the end of its last batch.
-        if self.good.end >= PREPARE_AT_BYTES && self.reserved_end < limit && self.file.reserve(limit).is_ok() {
+        if is_nearly_full && self.reserved_end < limit && self.file.reserve(limit).is_ok() {
             self.reserved_end = limit;
         }
-        if self.good.end >= PREPARE_AT_BYTES && self.next.is_none() {
+        if is_nearly_full && self.next.is_none() {
             self.next = self.prepare_next().ok();
         }
     }

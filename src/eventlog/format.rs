@@ -226,12 +226,21 @@ pub fn segment_first(name: &str) -> Option<Seq> {
 
 const CHECK_BYTES: usize = r#","check":"01234567"}"#.len();
 
+/// A line of one JSON object with its check, ended by a line feed; `fields` is the object without its last brace.
+pub fn checked(fields: &str) -> Vec<u8> {
+    let mut line = Vec::with_capacity(fields.len() + CHECK_BYTES + 1);
+    put_checked(&mut line, fields);
+    line.push(b'\n');
+    line
+}
+
 fn put_checked(out: &mut Vec<u8>, fields: &str) {
     out.extend_from_slice(fields.as_bytes());
     out.extend_from_slice(format!(r#","check":"{:08x}"}}"#, crc32c::crc32c(fields.as_bytes())).as_bytes());
 }
 
-fn is_checked(line: &[u8]) -> bool {
+/// Whether a line, without its line feed, is as it was written by its check.
+pub fn is_checked(line: &[u8]) -> bool {
     let Some((fields, check)) = line.len().checked_sub(CHECK_BYTES).map(|at| line.split_at(at)) else { return false };
     check == format!(r#","check":"{:08x}"}}"#, crc32c::crc32c(fields)).as_bytes()
 }

@@ -60,11 +60,22 @@ pub enum Tail {
     Damage(Broken),
 }
 
+/// How much more has to be good before it is told of, in bytes.
+const TELL_EVERY_BYTES: u64 = 256 << 10;
+
 /// Reads a segment line by line as long as all is right.
 ///
 /// # Errors
 /// The first line is not right.
 pub fn walk(bytes: &[u8]) -> Result<Walk, LineError> {
+    walk_telling(bytes, |_| {})
+}
+
+/// As [`walk`], and tells on the way up to which offset all is good.
+///
+/// # Errors
+/// The first line is not right.
+pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, LineError> {
     let length = memchr(b'\n', bytes).ok_or(LineError::Broken("its first line has no end"))?;
     let header = SegmentLine::parse(&bytes[..length])?;
     let good = Good { seq: header.first - 1, at: header.at, end: length as u64 + 1, tree: header.tree.clone() };
@@ -72,6 +83,7 @@ pub fn walk(bytes: &[u8]) -> Result<Walk, LineError> {
     let mut broken = None;
     let mut start = length + 1;
     let mut number = 2;
+    let mut told = 0;
     while start < bytes.len() {
         let found = memchr(b'\n', &bytes[start..]);
         let line = &bytes[start..found.map_or(bytes.len(), |length| start + length)];
@@ -86,7 +98,12 @@ pub fn walk(bytes: &[u8]) -> Result<Walk, LineError> {
         }
         start += line.len() + 1;
         number += 1;
+        if walker.good.end >= told + TELL_EVERY_BYTES {
+            told = walker.good.end;
+            tell(told);
+        }
     }
+    tell(walker.good.end);
     Ok(Walk { header, good: walker.good, broken, commits: walker.commits })
 }
 
@@ -123,8 +140,11 @@ impl Walker {
             return Err(format!("a commit up to event {} stands behind event {}", commit.seq, self.tree.leaves()));
         }
         if commit.root != self.tree.root() {
-            let first = self.good.seq + 1;
-            return Err(format!("events {first} to {} are not those that were committed", commit.seq));
+            let (first, last) = (self.good.seq + 1, commit.seq);
+            return Err(match first == last {
+                true => format!("event {last} is not the one that was committed"),
+                false => format!("events {first} to {last} are not those that were committed"),
+            });
         }
         self.good = Good { seq: commit.seq, at: commit.at, end, tree: self.tree.clone() };
         self.commits.push((commit.seq, end));

@@ -8,11 +8,15 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::SECTOR_BYTES;
-use super::storage::{Storage, StorageFile};
+use super::storage::{EVENTS, Storage, StorageFile};
 
-/// The disk. Clones share it.
+/// The disk, as one directory of it is seen. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryDisk(Arc<Mutex<Contents>>);
+pub struct MemoryDisk {
+    contents: Arc<Mutex<Contents>>,
+    /// What stands before the names of this directory's files: nothing for the log's own.
+    prefix: String,
+}
 
 /// One open file.
 #[derive(Debug, Clone)]
@@ -85,7 +89,7 @@ impl MemoryDisk {
     /// A file's content as programs see it.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let contents = self.contents();
-        let number = *contents.names.get(name)?;
+        let number = *contents.names.get(&self.path(name))?;
         Some(contents.files.get(number)?.bytes.clone())
     }
 
@@ -94,13 +98,17 @@ impl MemoryDisk {
         let mut contents = self.contents();
         let number = contents.files.len();
         contents.files.push(FileContents { durable: bytes.clone(), bytes, reserved_end: 0 });
-        contents.names.insert(name.to_owned(), number);
-        contents.durable_names.insert(name.to_owned(), number);
+        contents.names.insert(self.path(name), number);
+        contents.durable_names.insert(self.path(name), number);
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // A test that panicked elsewhere has failed already.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,12 +164,19 @@ impl FileContents {
 impl Storage for MemoryDisk {
     type File = MemoryFile;
 
+    fn beside(&self, directory: &str) -> io::Result<Self> {
+        let prefix = if directory == EVENTS { String::new() } else { format!("{directory}/") };
+        Ok(Self { contents: Arc::clone(&self.contents), prefix })
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.contents().names.keys().cloned().collect())
+        let contents = self.contents();
+        let names = contents.names.keys().filter_map(|name| name.strip_prefix(&self.prefix));
+        Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        let number = self.contents().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        let number = self.contents().names.get(&self.path(name)).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(MemoryFile { disk: self.clone(), number })
     }
 
@@ -169,20 +184,20 @@ impl Storage for MemoryDisk {
         let mut contents = self.contents();
         let number = contents.files.len();
         contents.files.push(FileContents::default());
-        contents.change_name(Renaming::Set(name.to_owned(), number));
+        contents.change_name(Renaming::Set(self.path(name), number));
         Ok(MemoryFile { disk: self.clone(), number })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut contents = self.contents();
-        let number = contents.names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
-        contents.change_name(Renaming::Set(to.to_owned(), number));
-        contents.change_name(Renaming::Remove(from.to_owned()));
+        let number = contents.names.get(&self.path(from)).copied().ok_or(io::ErrorKind::NotFound)?;
+        contents.change_name(Renaming::Set(self.path(to), number));
+        contents.change_name(Renaming::Remove(self.path(from)));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.contents().change_name(Renaming::Remove(name.to_owned()));
+        self.contents().change_name(Renaming::Remove(self.path(name)));
         Ok(())
     }
 
@@ -215,6 +230,15 @@ impl StorageFile for MemoryFile {
 
     fn read(&self) -> io::Result<Vec<u8>> {
         self.with(|file| file.bytes.clone())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.with(|file| {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
+            let count = buffer.len().min(file.bytes.len() - start);
+            buffer[..count].copy_from_slice(&file.bytes[start..start + count]);
+            count
+        })
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -1,14 +1,18 @@
 //! Opening a log: judge what a crash may have left, by the table of `docs/eventlog.md`, and read every event once.
 
 use std::io;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
+use memchr::memchr;
 use uuid::Uuid;
 
 use super::append::Log;
-use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, event_start, segment_first, segment_name};
-use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk};
+use super::closed::{ClosedSegment, Replay, check_link, read_links};
+use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
+use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk_telling};
 use super::storage::{LOCK, Storage, StorageFile};
-use crate::chat::{DecodeError, Event, Record, Seq};
+use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
 
 /// The file that says how far the log has been acknowledged.
@@ -32,7 +36,7 @@ pub enum OpenError {
     Damage(Damage),
     /// Acknowledged events are gone.
     #[error(
-        "the log has lost acknowledged events {from} to {to} ({count} of them){place}; restore them from a copy, or \
+        "acknowledged events are changed or lost, from {from} to {to} ({count} of them){place}; restore them from a copy, or \
          keep what is left by hand",
         count = to - from + 1,
         place = .broken.as_ref().map(|damage| format!(": {damage}")).unwrap_or_default()
@@ -108,6 +112,27 @@ pub struct Opened<S: Storage> {
     pub notices: Vec<String>,
 }
 
+/// Who goes through the events at opening.
+pub trait Visitor {
+    /// An event, in order.
+    fn event(&mut self, replayed: Replayed<'_>);
+
+    /// All events of a closed segment have been given; `is_last` where the next segment is the newest.
+    fn closed(&mut self, _segment: &ClosedSegment, _is_last: bool) {}
+
+    /// So many bytes of all that are to be read have been.
+    fn progress(&mut self, _done_bytes: u64, _total_bytes: u64) {}
+}
+
+/// A visitor of events alone.
+struct Each<F>(F);
+
+impl<F: FnMut(Replayed<'_>)> Visitor for Each<F> {
+    fn event(&mut self, replayed: Replayed<'_>) {
+        (self.0)(replayed);
+    }
+}
+
 /// Opens the log, or makes one under the number `new_log` at `now`, and gives each event to `each` in order.
 ///
 /// # Errors
@@ -116,7 +141,22 @@ pub fn open<S: Storage>(
     storage: S,
     new_log: Uuid,
     now: Timestamp,
-    mut each: impl FnMut(Replayed<'_>),
+    each: impl FnMut(Replayed<'_>),
+) -> Result<Opened<S>, OpenError> {
+    open_after(storage, new_log, now, 0, &mut Each(each))
+}
+
+/// Opens the log as [`open`] does, and gives `visitor` the events after `after`, the end of a closed segment. Of the
+/// segments up to there only the links are read.
+///
+/// # Errors
+/// What stands against going on. The log is left as it was found.
+pub fn open_after<S: Storage>(
+    storage: S,
+    new_log: Uuid,
+    now: Timestamp,
+    after: Seq,
+    visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
     let mut segments = segments(&storage)?;
@@ -138,22 +178,28 @@ pub fn open<S: Storage>(
             }
         }
     };
-    let Newest { first, file, bytes, walk } = newest;
+    let Newest { first, file, bytes, header } = newest;
     segments.pop();
 
+    // The newest segment is judged on a thread of its own, while what it has found good is taken in here.
+    let (good_ends, found_good) = mpsc::channel();
+    let (walk, taken_in) = thread::scope(|scope| {
+        let tell = move |end| {
+            // Whoever met an error in the meantime takes nothing more in.
+            let _ = good_ends.send(end);
+        };
+        let walking = scope.spawn(|| walk_telling(&bytes, tell));
+        let taken_in = take_in(&storage, &segments, &header, after, &bytes, &found_good, visitor);
+        (walking.join().expect("the judge does not panic"), taken_in)
+    });
+    let walk = walk.map_err(|error| OpenError::Damage(Damage::of_header(first, &error)))?;
     check_head(first, &walk, head)?;
     let tail = judge_tail(&bytes, &walk);
     if let Tail::Damage(broken) = tail {
         return Err(OpenError::Damage(Damage::at(first, broken)));
     }
-
-    let mut end_of_last = None;
-    for segment in segments {
-        end_of_last = Some(read_closed(&storage, segment, walk.header.log, end_of_last.as_ref(), &mut each)?);
-    }
-    check_link(first, &walk.header, walk.header.log, end_of_last.as_ref())?;
+    taken_in?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
-    replay(first, &bytes[..good_end.min(bytes.len())], &mut each)?;
 
     if tail == Tail::Torn {
         let rest = &bytes[good_end..];
@@ -179,11 +225,65 @@ struct Newest<F> {
     first: Seq,
     file: F,
     bytes: Vec<u8>,
-    walk: Walk,
+    header: SegmentLine,
+}
+
+/// Takes in the closed segments, and the newest one as far as it is found good.
+fn take_in<S: Storage>(
+    storage: &S,
+    closed: &[Seq],
+    newest: &SegmentLine,
+    after: Seq,
+    bytes: &[u8],
+    found_good: &Receiver<u64>,
+    visitor: &mut impl Visitor,
+) -> Result<(), OpenError> {
+    let end_of_last = take_in_closed(storage, closed, newest, after, bytes.len() as u64, visitor)?;
+    check_link(newest.first, newest, newest.log, end_of_last.as_ref())?;
+    let mut replay = Replay::new(newest.first);
+    for end in found_good {
+        let from = usize::try_from(replay.offset).unwrap_or(usize::MAX);
+        let good = usize::try_from(end).ok().and_then(|end| bytes.get(from..end)).unwrap_or_default();
+        replay.read(good, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+    }
+    Ok(())
+}
+
+/// Reads the closed segments: those after `after` whole, of the others the links. Gives the end of the last.
+fn take_in_closed<S: Storage>(
+    storage: &S,
+    closed: &[Seq],
+    newest: &SegmentLine,
+    after: Seq,
+    newest_bytes: u64,
+    visitor: &mut impl Visitor,
+) -> Result<Option<CommitLine>, OpenError> {
+    let ends = || closed.iter().skip(1).copied().chain([newest.first]);
+    let mut total_bytes = newest_bytes;
+    for (segment, _) in closed.iter().zip(ends()).filter(|(_, next)| *next > after + 1) {
+        total_bytes += storage.open(&segment_name(*segment)).and_then(|file| file.length()).map_err(disk(*segment))?;
+    }
+    let mut done_bytes = 0;
+    let mut end_of_last: Option<CommitLine> = None;
+    for (segment, next) in closed.iter().copied().zip(ends()) {
+        let (header, commit) = read_links(storage, segment)?;
+        check_link(segment, &header, newest.log, end_of_last.as_ref())?;
+        if next > after + 1 {
+            let mut replay = Replay::new(segment);
+            let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
+            replay.read_file(&file, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+            let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
+            visitor.closed(&closed, next == newest.first);
+            done_bytes += replay.offset;
+            visitor.progress(done_bytes, total_bytes);
+        }
+        end_of_last = Some(commit);
+    }
+    Ok(end_of_last)
 }
 
 /// The segments by their first events, rising.
-fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
+pub fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
     let mut segments = Vec::new();
     for name in storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })? {
         match segment_first(&name) {
@@ -211,10 +311,11 @@ fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Resul
     file.sync().map_err(disk(first))?;
     file.forget_cached();
     let bytes = file.read().map_err(disk(first))?;
-    match walk(&bytes) {
-        Ok(walk) if walk.header.first == first => Ok(Some(Newest { first, file, bytes, walk })),
-        Ok(walk) => {
-            let what = format!("its first line names event {} as its first", walk.header.first);
+    let end = memchr(b'\n', &bytes).ok_or(LineError::Broken("its first line has no end"));
+    match end.and_then(|end| SegmentLine::parse(&bytes[..end])) {
+        Ok(header) if header.first == first => Ok(Some(Newest { first, file, bytes, header })),
+        Ok(header) => {
+            let what = format!("its first line names event {} as its first", header.first);
             Err(OpenError::Damage(Damage::of_header(first, &what)))
         }
         Err(LineError::Newer(format)) => {
@@ -256,80 +357,6 @@ fn check_head(first: Seq, walk: &Walk, head: Option<Head>) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Reads a closed segment to its last commit: only its links are checked here; its bytes are `replay --verify`'s.
-fn read_closed<S: Storage>(
-    storage: &S,
-    first: Seq,
-    log: Uuid,
-    before: Option<&CommitLine>,
-    each: &mut impl FnMut(Replayed<'_>),
-) -> Result<CommitLine, OpenError> {
-    let bytes = storage.open(&segment_name(first)).and_then(|file| file.read()).map_err(disk(first))?;
-    let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let header = SegmentLine::parse(header).map_err(|error| match error {
-        LineError::Newer(_) => OpenError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, &what)),
-    })?;
-    if header.first != first {
-        let what = format!("its first line names event {} as its first", header.first);
-        return Err(OpenError::Damage(Damage::of_header(first, &what)));
-    }
-    check_link(first, &header, log, before)?;
-    replay(first, &bytes, each)?;
-    let last_line = bytes.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
-    last_line.and_then(CommitLine::parse).ok_or_else(|| {
-        let line = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let what = "the segment does not end with a commit".to_owned();
-        OpenError::Damage(Damage { file: segment_name(first), line, seq: first, what })
-    })
-}
-
-/// Checks that a segment goes on where the one before it ended.
-fn check_link(first: Seq, header: &SegmentLine, log: Uuid, before: Option<&CommitLine>) -> Result<(), OpenError> {
-    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, &what)));
-    if header.log != log {
-        return damage(format!("it belongs to log {}, and the newest segment to log {log}", header.log));
-    }
-    match before {
-        None if first != 1 => damage(format!("the log begins with event {first}: the segments before are missing")),
-        Some(commit) if commit.seq + 1 != first => {
-            damage(format!("the segment before ends with event {}: one is missing between", commit.seq))
-        }
-        Some(commit) if commit.root != header.tree.root() => {
-            damage("its root is not the one that the segment before ends with".into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives the events of a segment to `each`.
-fn replay(first: Seq, bytes: &[u8], each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
-    let mut offset = 0;
-    let mut expected = first;
-    for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        if event_start(text).is_some() {
-            let damage = |what: String| {
-                OpenError::Damage(Damage { file: segment_name(first), line: number, seq: expected, what })
-            };
-            let record = Event::decode(text).map_err(|error| match error {
-                DecodeError::UnknownType(_) => {
-                    OpenError::Newer { file: segment_name(first), line: number, what: error.to_string() }
-                }
-                other => damage(other.to_string()),
-            })?;
-            if record.seq != expected {
-                return Err(damage(format!("event {} stands where event {expected} should", record.seq)));
-            }
-            let length = u32::try_from(line.len()).map_err(|_| damage("the line is too long".into()))?;
-            each(Replayed { record: &record, segment: first, offset, length });
-            expected += 1;
-        }
-        offset += line.len() as u64;
-    }
-    Ok(())
-}
-
 /// Makes a log. HEAD comes first: a log with commits and without HEAD is a damaged one.
 fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -> Result<Log<S>, OpenError> {
     if let Some(head) = head.filter(|head| head.seq > 0) {
@@ -345,9 +372,11 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     header.encode(&mut line);
     let file = super::append::begin_segment(&storage, None, 1, &line).map_err(disk(1))?;
     let good = Good { seq: 0, at: now, end: line.len() as u64, tree: header.tree };
-    Ok(Log::resume(storage, file, 1, log, good, None))
+    let mut log = Log::resume(storage, file, 1, log, good, None);
+    log.acknowledge().map_err(head_error)?;
+    Ok(log)
 }
 
-fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Disk { file: segment_name(first), source }
 }

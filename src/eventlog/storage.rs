@@ -4,13 +4,20 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
-/// The directory of a log, of which its owner is the only writer.
-pub trait Storage: Send + std::fmt::Debug + 'static {
+/// A directory of a server's data, of which its owner is the only writer: that of the log, or one beside it.
+pub trait Storage: Send + Sized + std::fmt::Debug + 'static {
     /// An open file.
     type File: StorageFile + std::fmt::Debug;
+
+    /// Another directory of the same data, made if it is not there: [`EVENTS`], or one for what is derived from it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    fn beside(&self, directory: &str) -> io::Result<Self>;
 
     /// The names of all files.
     ///
@@ -61,6 +68,11 @@ pub trait StorageFile: Send + 'static {
     /// # Errors
     /// The disk failed.
     fn read(&self) -> io::Result<Vec<u8>>;
+    /// Fills as much of `buffer` as there is at `offset`; gives the bytes read, fewer only at the end.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes at an offset, and makes the file longer where it must.
     ///
     /// # Errors
@@ -88,7 +100,7 @@ pub trait StorageFile: Send + 'static {
 /// The name of the file that says who writes the log.
 pub const LOCK: &str = "LOCK";
 /// The name of the directory of a log in the data directory.
-const EVENTS: &str = "events";
+pub const EVENTS: &str = "events";
 /// The name of the directory for tails that were cut off.
 const TORN: &str = "torn";
 
@@ -108,12 +120,12 @@ pub enum LockError {
     },
 }
 
-/// A directory on a real disk, locked for as long as this lives.
+/// A directory on a real disk, whose data is locked for as long as this or one beside it lives.
 #[derive(Debug)]
 pub struct Disk {
-    events: PathBuf,
-    torn: PathBuf,
-    _lock: File,
+    data: PathBuf,
+    directory: PathBuf,
+    lock: Arc<File>,
 }
 
 impl Disk {
@@ -127,7 +139,7 @@ impl Disk {
         make_directory(&events).map_err(refused)?;
         let lock = options().create(true).truncate(false).open(events.join(LOCK)).map_err(refused)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { events, torn: data.join(TORN), _lock: lock }),
+            Ok(()) => Ok(Self { data: data.to_owned(), directory: events, lock: Arc::new(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(data.to_owned())),
             Err(error) => Err(refused(error.into())),
         }
@@ -135,44 +147,51 @@ impl Disk {
 
     /// Where the log's files are.
     pub fn directory(&self) -> &Path {
-        &self.events
+        &self.directory
     }
 }
 
 impl Storage for Disk {
     type File = File;
 
+    fn beside(&self, directory: &str) -> io::Result<Self> {
+        let directory = self.data.join(directory);
+        make_directory(&directory)?;
+        Ok(Self { data: self.data.clone(), directory, lock: Arc::clone(&self.lock) })
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
-        list(&self.events)
+        list(&self.directory)
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        options().open(self.events.join(name))
+        options().open(self.directory.join(name))
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        options().create(true).truncate(true).open(self.events.join(name))
+        options().create(true).truncate(true).open(self.directory.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.events.join(from), self.events.join(to))
+        std::fs::rename(self.directory.join(from), self.directory.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.events.join(name))
+        std::fs::remove_file(self.directory.join(name))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.events)?.sync_all()
+        File::open(&self.directory)?.sync_all()
     }
 
     fn keep_torn(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
-        make_directory(&self.torn)?;
-        let path = self.torn.join(name);
+        let torn = self.data.join(TORN);
+        make_directory(&torn)?;
+        let path = torn.join(name);
         let file = options().create(true).truncate(true).open(&path)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()?;
-        File::open(&self.torn)?.sync_all()?;
+        File::open(&torn)?.sync_all()?;
         Ok(path.display().to_string())
     }
 }
@@ -187,6 +206,19 @@ impl StorageFile for File {
         let mut bytes = vec![0; length];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -249,16 +281,7 @@ impl ReadFile {
     /// # Errors
     /// The disk failed.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        StorageFile::read_at(&self.0, offset, buffer)
     }
 }
 

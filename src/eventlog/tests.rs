@@ -118,10 +118,10 @@ fn acknowledged_events_that_are_gone_are_refused_and_counted() {
     let cut = line_of(&content, 6).start;
     disk.put(&name, content[..cut].to_vec());
     let error = failure(&disk);
-    assert!(error.contains("lost acknowledged events 3 to 6 (4 of them)"), "{error}");
+    assert!(error.contains("changed or lost, from 3 to 6 (4 of them)"), "{error}");
     disk.remove(&name).unwrap();
     let error = failure(&disk);
-    assert!(error.contains("lost acknowledged events 1 to 6 (6 of them)"), "{error}");
+    assert!(error.contains("changed or lost, from 1 to 6 (6 of them)"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::frame::{CandidateFrame, Id, OfferFrame, VerdictFrame};
 use super::put_frame;
-use crate::chat::{Event, Record, Seq, SessionId};
+use crate::chat::{Event, Record, Seq, SessionId, json};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, UserName};
 
@@ -94,6 +94,75 @@ pub struct Answer {
     pub more: Option<bool>,
 }
 
+impl Answer {
+    /// Whether it says no more than how a command of the many was carried out.
+    fn is_short(&self) -> bool {
+        let has_session = self.session.is_some() || self.device.is_some() || self.log.is_some() || self.token.is_some();
+        let has_members = self.users.is_some() || self.joined.is_some() || self.invited.is_some();
+        let has_lists = has_members || self.groups.is_some() || self.commands.is_some() || self.events.is_some();
+        !has_session && !has_lists && self.user.is_none() && self.root.is_none() && self.more.is_none()
+    }
+
+    /// The same bytes as by serde, for the answers of which there is one a message.
+    fn write_short(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"type\":\"ok\"");
+        match &self.id {
+            None => {}
+            Some(Id::Number(id)) => put_number(out, "id", *id),
+            Some(id) => put_field(out, "id", id),
+        }
+        put_word(out, "command", &self.command);
+        if let Some(duplicate) = self.duplicate {
+            put_field(out, "duplicate", &duplicate);
+        }
+        if let Some(seq) = self.seq {
+            put_number(out, "seq", seq);
+        }
+        if let Some(ts) = self.ts {
+            out.extend_from_slice(b",\"ts\":\"");
+            out.extend_from_slice(&ts.to_rfc3339());
+            out.push(b'"');
+        }
+        if let Some(sent) = self.sent {
+            put_number(out, "sent", sent);
+        }
+        if let Some(to) = &self.to {
+            put_word(out, "to", to.as_str());
+        }
+        if let Some(online) = self.online {
+            out.extend_from_slice(if online { b",\"online\":true" } else { b",\"online\":false" });
+        }
+        if let Some(group) = &self.group {
+            put_word(out, "group", group.as_str());
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn put_number(out: &mut Vec<u8>, name: &str, value: u64) {
+    put_name(out, name);
+    json::number(value, out);
+}
+
+/// A value in which nothing can need escaping.
+fn put_word(out: &mut Vec<u8>, name: &str, value: &str) {
+    put_name(out, name);
+    out.push(b'"');
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
+}
+
+fn put_field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    put_name(out, name);
+    serde_json::to_writer(&mut *out, value).expect("writing to memory cannot fail");
+}
+
 /// An `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -154,6 +223,7 @@ impl ServerFrame {
         #[derive(Serialize)]
         struct Nothing {}
         match self {
+            Self::Ok(answer) if answer.is_short() => answer.write_short(out),
             Self::Ok(answer) => put_frame(out, "ok", answer),
             Self::Error(error) => put_frame(out, "error", error),
             Self::Event(record) => {
@@ -216,6 +286,33 @@ mod tests {
         assert_eq!(String::from_utf8(line).unwrap().trim_end(), expected);
         let ServerFrame::Ok(answer) = ServerFrame::parse(expected.as_bytes()).unwrap() else { panic!() };
         assert_eq!((answer.command.as_str(), answer.seq), ("msgto", Some(5)));
+    }
+
+    #[test]
+    fn a_short_answer_has_the_bytes_that_serde_gives_it() {
+        let ids = [None, Some(Id::Number(7)), Some(Id::Negative(-7)), Some(Id::Text("a\"\u{1b}\u{7f}".into()))];
+        for id in ids {
+            let sent = Answer { id: id.clone(), command: "groupmsg".into(), ..Answer::default() };
+            let full = Answer {
+                id,
+                command: "msgto".into(),
+                duplicate: Some(true),
+                seq: Some(1 << 53),
+                ts: Some(Timestamp::from_ms(1_795_327_800_123)),
+                sent: Some(0),
+                to: "yoda".parse().ok(),
+                online: Some(false),
+                group: "rebels".parse().ok(),
+                ..Answer::default()
+            };
+            for answer in [sent, full] {
+                assert!(answer.is_short());
+                let (mut short, mut general) = (Vec::new(), Vec::new());
+                answer.write_short(&mut short);
+                put_frame(&mut general, "ok", &answer);
+                assert_eq!(String::from_utf8(short).unwrap(), String::from_utf8(general).unwrap());
+            }
+        }
     }
 
     #[test]

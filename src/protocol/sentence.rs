@@ -20,7 +20,7 @@ pub fn visible(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
-            c if c.is_control() || is_bidi_control(c) => {
+            c if c.is_control() || is_bidi_control(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -194,14 +194,18 @@ pub fn past_event(record: &Record, time: TimeForm) -> String {
         Event::Logout { user, session, reason } => {
             format!("{user} logged out, session {session}: {}", logout_reason(*reason))
         }
-        Event::TransferOffered { from, to, files, .. } => format!("{from} offers {to} {}", file_list(files)),
-        Event::TransferAnswered { user, accept: true, .. } => format!("{user} accepts the transfer"),
-        Event::TransferAnswered { user, .. } => format!("{user} declines the transfer"),
-        Event::TransferEnded { outcome, bytes, .. } => {
-            let bytes = bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
-            format!("the transfer {}{bytes}", outcome_words(*outcome))
+        Event::TransferOffered { from, to, transfer, files } => {
+            format!("{from} offers {to} {}, transfer {}", file_list(files), beginning(transfer.as_str()))
         }
-        Event::KeyBound { user, key, .. } => format!("{user} uses the key {}", visible(key)),
+        Event::TransferAnswered { transfer, user, accept } => {
+            let verb = if *accept { "accepts" } else { "declines" };
+            format!("{user} {verb} transfer {}", beginning(transfer.as_str()))
+        }
+        Event::TransferEnded { transfer, outcome, bytes, .. } => {
+            let bytes = bytes.map(|bytes| format!(", {}", byte_count(bytes))).unwrap_or_default();
+            format!("transfer {} {}{bytes}", beginning(transfer.as_str()), outcome_words(*outcome))
+        }
+        Event::KeyBound { user, key, .. } => format!("{user} uses the key {}…", beginning(&visible(key))),
         Event::Erasure { by, reason, erased } => {
             let erased: Vec<String> = erased.iter().map(u64::to_string).collect();
             format!("{} had the text of {} erased: {}", visible(by), erased.join(", "), visible(reason))
@@ -210,6 +214,11 @@ pub fn past_event(record: &Record, time: TimeForm) -> String {
         Event::ServerStopped { version } => format!("the server stopped, version {}", visible(version)),
     };
     format!("{}, {told}", time(record.at))
+}
+
+/// As much of a long number in hexadecimal as tells it from others at hand.
+fn beginning(number: &str) -> String {
+    number.chars().take(8).collect()
 }
 
 /// An event as it is shown to `viewer` when it comes in.

@@ -8,7 +8,7 @@ use crate::chat::{Event, Seq, Session};
 use crate::clock::Timestamp;
 use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
 
-use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX};
+use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX, OWN_EVENTS_MAX};
 
 /// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +62,21 @@ pub(super) struct LoggedIn {
     pub(super) watch: bool,
     pub(super) login_seq: Seq,
     pub(super) feed: Feed,
-    /// What this session's own commands made while it was fed from the log: their answers tell of it already.
+    /// What this session's own commands made and may yet be read for it from the log: their answers tell of it already.
     pub(super) own: VecDeque<Seq>,
     /// The client has said its last word, and is owed the rest of its backlog first.
     pub(super) parting: Option<Parting>,
+}
+
+impl LoggedIn {
+    /// Remembers an event that this session's command made. A session that is fed live may fall behind before the
+    /// event is durable, and not behind what is.
+    pub(super) fn note_own(&mut self, seq: Seq, durable_seq: Seq) {
+        while self.feed == Feed::Live && self.own.front().is_some_and(|own| *own <= durable_seq) {
+            self.own.pop_front();
+        }
+        self.own.push_back(seq);
+    }
 }
 
 /// A client's last word.
@@ -162,6 +173,12 @@ impl Connection {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether nothing more is taken from the client until it has read, or has caught up with what it said meanwhile.
+    pub(super) fn is_full(&self) -> bool {
+        let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.len());
+        self.output().len() >= OUTPUT_BYTES_MAX || own_events >= OWN_EVENTS_MAX
+    }
+
     /// What is to be written to the socket.
     pub(super) fn output(&self) -> &[u8] {
         &self.out[self.out_sent..]
@@ -172,6 +189,10 @@ impl Connection {
         if self.out_sent > OUTPUT_BYTES_MAX / 2 {
             self.out.drain(..self.out_sent);
             self.out_sent = 0;
+        }
+        if self.out.capacity() - self.out.len() < bytes.len() {
+            // Doubled, a full one would take twice its bound.
+            self.out.reserve_exact(bytes.len().max(self.out.len() / 4));
         }
         self.out.extend_from_slice(bytes);
     }

@@ -7,25 +7,33 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
 use crate::chat::{Event, Record};
-use crate::clock::Timestamp;
+use crate::clock::{LocalWords, Timestamp};
 use crate::protocol::sentence;
 
-/// An event as the console tells it: who wrote to whom, and the text of a private message only where that is wanted.
-pub(super) fn told(event: &Event, at: Timestamp, with_texts: bool) -> String {
-    match event {
-        Event::Message { from, to, text, .. } if with_texts => {
-            format!("{from} message to {to} \"{}\" at {}.", sentence::visible(text.as_str()), at.to_local_words())
+/// Appends an event as the console tells it, with its line feed: who wrote to whom, and the text only where that is
+/// wanted.
+pub(super) fn tell(event: &Event, at: Timestamp, words: &mut LocalWords, with_texts: bool, out: &mut Vec<u8>) {
+    let (from, to, text) = match event {
+        Event::Message { from, to, text, .. } => (from, [" message to ", to.as_str()], text),
+        Event::GroupMessage { group, from, text, .. } => (from, [" message to group ", group.as_str()], text),
+        _ => {
+            let record = Record { seq: 0, at, event: event.clone() };
+            out.extend_from_slice(sentence::past_event(&record, Timestamp::to_local_words).as_bytes());
+            out.push(b'\n');
+            return;
         }
-        Event::Message { from, to, .. } => format!("{from} message to {to} at {}.", at.to_local_words()),
-        Event::GroupMessage { group, from, text, .. } if with_texts => {
-            let text = sentence::visible(text.as_str());
-            format!("{from} message to group {group} \"{text}\" at {}.", at.to_local_words())
-        }
-        Event::GroupMessage { group, from, .. } => {
-            format!("{from} message to group {group} at {}.", at.to_local_words())
-        }
-        _ => sentence::past_event(&Record { seq: 0, at, event: event.clone() }, Timestamp::to_local_words),
+    };
+    let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
+    put(from.as_str());
+    to.into_iter().for_each(&mut put);
+    if with_texts {
+        put(" \"");
+        put(&sentence::visible(text.as_str()));
+        put("\"");
     }
+    put(" at ");
+    put(words.of(at));
+    put(".\n");
 }
 
 /// The thread that prints, with a bound on what waits for it.

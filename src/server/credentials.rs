@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexSet;
-
-use crate::names::UserName;
+use crate::names::{NameSet, UserName};
 
 /// Why a credentials file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +84,8 @@ impl Credentials {
     }
 
     /// All names, sorted.
-    pub fn accounts(&self) -> IndexSet<UserName> {
-        let mut names: IndexSet<UserName> = self.passwords.keys().copied().collect();
+    pub fn accounts(&self) -> NameSet<UserName> {
+        let mut names: NameSet<UserName> = self.passwords.keys().copied().collect();
         names.sort_unstable();
         names
     }

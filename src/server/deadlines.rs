@@ -23,13 +23,13 @@ impl Hub {
             connection.timer = None;
             self.handle_connection_timeout(key, now);
         }
-        self.lapse_offers(now);
+        self.lapse_transfers(now);
     }
 
     /// When [`Hub::handle_timeout`] is next due.
     pub fn next_timeout(&self) -> Option<Instant> {
         let connection = self.timers.peek().map(|Reverse((due, _))| *due);
-        let offer = self.lapsing.front().map(|(due, _)| *due);
+        let offer = self.lapsing.peek().map(|Reverse((due, _))| *due);
         connection.into_iter().chain(offer).min()
     }
 

@@ -9,8 +9,8 @@ use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, sentence};
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
 use super::hub::{Hub, Output};
-use super::index::Position;
 use super::limits;
+use super::segment::Position;
 
 /// One thing to be done when a batch is durable, in order.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Hub {
         for event in events {
             let seq = self.state.seq + 1;
             self.state.apply(seq, now.at, &event);
-            self.index.add(&self.state, seq, &event);
+            self.index.add(&self.state, &event);
             let pending = &mut self.open;
             if pending.starts.is_empty() {
                 pending.first = seq;
@@ -72,10 +72,9 @@ impl Hub {
             pending.starts.push(start);
             let line = start..pending.lines.len();
             pending.bytes += line.len() as u64;
-            if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut())
-                && logged_in.feed != Feed::Live
-            {
-                logged_in.own.push_back(seq);
+            let durable_seq = self.durable.seq;
+            if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut()) {
+                logged_in.note_own(seq, durable_seq);
             }
             self.address(&event, seq, &line, origin);
             self.tell_operator(&event, now.at);
@@ -256,11 +255,13 @@ impl Hub {
     pub fn handle_durable(&mut self, lines: &[u8], segment: Seq, offset: u64, root: String, room_bytes: u64, now: Now) {
         let pending = self.in_flight.take().expect("the log answers only for the batch it was given");
         self.room_bytes = room_bytes;
-        self.asked_for_room = false;
         let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
         for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
             let length = u32::try_from(end - start).expect("a line is at most 1 MiB");
-            self.index.place(Position { seq, segment, offset: offset + *start as u64, length });
+            let position = Position { seq, segment, offset: offset + *start as u64, length };
+            if let Some(closed) = self.index.place(position) {
+                self.outputs.push_back(Output::Archive(closed));
+            }
         }
         self.durable.seq = pending.last();
         self.durable.root = root;
@@ -271,10 +272,24 @@ impl Hub {
         }
     }
 
+    /// All events up to one are archived: what closed segments hold is no longer kept in memory.
+    pub fn handle_archived(&mut self, through: Seq) {
+        self.index.forget(through);
+    }
+
     /// The log says how much it surely takes, after it was asked for more.
-    pub fn handle_room(&mut self, room_bytes: u64) {
+    pub fn handle_room(&mut self, room_bytes: u64, now: Now) {
         self.room_bytes = room_bytes;
         self.asked_for_room = false;
+        self.is_disk_full = self.room_left() < limits::LINE_ROOM_BYTES;
+        self.take_up_held(now);
+    }
+
+    /// Goes on with the connections whose lines had to wait for the log.
+    fn take_up_held(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.held) {
+            self.process(key, now);
+        }
     }
 
     /// How many bytes of events may still be decided on.
@@ -322,23 +337,30 @@ impl Hub {
     /// A line for the operator: who did what, and of private messages only between whom.
     fn tell_operator(&mut self, event: &Event, at: Timestamp) {
         if self.console_has_room() {
-            let line = super::console::told(event, at, self.options.console_texts);
-            self.say_to_operator(&line);
+            let mut words = std::mem::take(&mut self.console_words);
+            let with_texts = self.options.console_texts;
+            super::console::tell(event, at, &mut words, with_texts, self.console());
+            self.console_words = words;
         }
     }
 
     /// Adds a line to the operator's console, behind everything decided so far.
     pub(super) fn say_to_operator(&mut self, line: &str) {
-        if !self.console_has_room() {
-            return;
+        if self.console_has_room() {
+            let console = self.console();
+            console.extend_from_slice(line.as_bytes());
+            console.push(b'\n');
         }
+    }
+
+    /// The lines for the operator so far, how many were skipped among them.
+    fn console(&mut self) -> &mut Vec<u8> {
         let skipped = std::mem::take(&mut self.console_skipped_lines);
         let console = &mut self.newest_pending().console;
         if skipped > 0 {
             console.extend_from_slice(format!("({skipped} lines skipped)\n").as_bytes());
         }
-        console.extend_from_slice(line.as_bytes());
-        console.push(b'\n');
+        console
     }
 
     /// Whether the console takes a line; one that it does not is counted.

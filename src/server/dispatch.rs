@@ -9,7 +9,8 @@ use crate::protocol::{
 };
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Parting};
-use super::hub::Hub;
+use super::hub::{Hub, Output};
+use super::limits;
 
 /// The first byte of a TLS ClientHello: a handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -42,15 +43,16 @@ impl Hub {
         let commands_per_second = self.options.commands_per_second;
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
         let connection = self.connection_mut(key)?;
-        let full = connection.output().len() >= super::limits::OUTPUT_BYTES_MAX;
+        let full = connection.is_full();
         let is_parting = connection.logged_in().is_some_and(|logged_in| logged_in.parting.is_some());
         if connection.busy || full || connection.is_over() || is_parting {
             return None;
         }
-        if overloaded {
+        if overloaded || self.waits_for_room() {
             self.held.push(key);
             return None;
         }
+        let connection = self.connection_mut(key)?;
         if connection.dialect.is_none() {
             let first = connection.input.first_byte()?;
             if first == TLS_HANDSHAKE {
@@ -143,15 +145,15 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let who = self.session(key).ok_or(Refusal::NotLoggedIn)?;
         let command = Command::parse(text)?;
-        if command.is_changing() {
-            // Escaped, a byte of text takes at most six in the log; the rest of a line is names.
-            self.check_room(6 * bytes as u64 + 1_024)?;
-        }
         let number = match id {
             Some(Id::Number(number)) => Some(number),
             _ => None,
         };
         let events = self.state.decide(&self.policy, now.at, &who, number, &command)?;
+        if !events.is_empty() && command.is_changing() {
+            // Escaped, a byte of text takes at most six in the log; the rest of a line is names.
+            self.check_room(6 * bytes as u64 + 1_024)?;
+        }
         match &command {
             Command::History { .. } => self.start_history(key, id, command),
             Command::Logout => self.part(key, Parting::Logout(id), now),
@@ -183,16 +185,29 @@ impl Hub {
         self.close(key);
     }
 
-    /// Refuses what the log may have no room for, and asks for more.
+    /// Refuses what the log has no room for, and asks for more.
     pub(super) fn check_room(&mut self, bytes: u64) -> Result<(), Refusal> {
         if self.room_left() >= bytes {
             return Ok(());
         }
+        self.ask_for_room();
+        Err(Refusal::StorageFailed)
+    }
+
+    /// Whether lines wait until the log has said whether there is more room: only a full disk refuses.
+    fn waits_for_room(&mut self) -> bool {
+        if self.is_disk_full || self.room_left() >= limits::LINE_ROOM_BYTES {
+            return false;
+        }
+        self.ask_for_room();
+        true
+    }
+
+    fn ask_for_room(&mut self) {
         if !self.asked_for_room {
             self.asked_for_room = true;
-            self.outputs.push_back(super::hub::Output::AskForRoom);
+            self.outputs.push_back(Output::AskForRoom);
         }
-        Err(Refusal::StorageFailed)
     }
 
     /// The answer to a command that was carried out.

@@ -5,26 +5,25 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::chat::Policy;
+use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::eventlog::{self, Report, Writer};
 
+use super::archivist::ArchiveThrough;
+use super::background::Background;
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
 use super::hub::{Hub, Output};
 use super::limits;
-use super::log_reader::{self, LinesRead, ReadJob, ReadLines};
+use super::log_reader::{ReadJob, ReadLines};
+use super::signals::{Signals, drain};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -71,10 +70,12 @@ pub struct Parts {
     pub reload: Reload,
     /// Reads lines of the log.
     pub read_lines: ReadLines,
+    /// Archives closed segments.
+    pub archive_through: ArchiveThrough,
     /// Makes the log's thread, given what wakes the loop.
     pub writer: MakeWriter,
     /// Told how far the log is durable: the derived files follow it.
-    pub on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+    pub on_durable: Box<dyn FnMut(Seq)>,
 }
 
 /// One socket.
@@ -88,14 +89,6 @@ struct Socket {
     is_writable: bool,
     is_queued: bool,
     is_shut: bool,
-}
-
-/// The signals of the operator, as pipes that wake the loop.
-struct Signals {
-    stop: UnixStream,
-    reload: UnixStream,
-    /// Once it is set, the next signal to stop ends the process at once, also while the loop waits for the disk.
-    is_stopping: Arc<AtomicBool>,
 }
 
 /// The loop, ready to serve.
@@ -113,10 +106,9 @@ pub struct EventLoop {
     credentials: Credentials,
     reload: Reload,
     writer: Writer,
-    jobs: Sender<ReadJob>,
-    read: Receiver<LinesRead>,
+    background: Background,
     console: Console,
-    on_durable: Box<dyn FnMut(crate::chat::Seq)>,
+    on_durable: Box<dyn FnMut(Seq)>,
     stop_by: Option<Instant>,
 }
 
@@ -134,14 +126,15 @@ impl EventLoop {
     /// # Errors
     /// The machine has no thread, file or memory to give.
     pub fn new(parts: Parts) -> Result<Self, ServerError> {
-        let Parts { hub, clock, mut listener, credentials, reload, read_lines, writer, on_durable } = parts;
+        let Parts { hub, clock, mut listener, credentials, reload, read_lines, archive_through, writer, on_durable } =
+            parts;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let signals = Signals::register(poll.registry())?;
+        let signals = Signals::register(poll.registry(), STOP, RELOAD)?;
         let log_waker = Arc::clone(&waker);
         let writer = writer(Box::new(move || drop(log_waker.wake())))?;
-        let (jobs, read) = log_reader::spawn(read_lines, move || drop(waker.wake()))?;
+        let background = Background::spawn(read_lines, archive_through, move || drop(waker.wake()))?;
         Ok(Self {
             poll,
             signals,
@@ -155,8 +148,7 @@ impl EventLoop {
             credentials,
             reload,
             writer,
-            jobs,
-            read,
+            background,
             console: Console::spawn(limits::CONSOLE_BYTES_MAX),
             on_durable,
             stop_by: None,
@@ -192,7 +184,7 @@ impl EventLoop {
                     WAKER => {}
                     STOP => {
                         drain(&mut self.signals.stop);
-                        self.signals.is_stopping.store(true, Ordering::Relaxed);
+                        self.signals.expect_second();
                         self.begin_stop(now);
                     }
                     RELOAD => {
@@ -223,7 +215,7 @@ impl EventLoop {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() && !self.hub.is_overloaded() {
+        if self.background.has_more || (!self.ready.is_empty() && !self.hub.is_overloaded()) {
             return Some(Duration::ZERO);
         }
         let due = self.hub.next_timeout().into_iter().chain(self.accept_again).chain(self.stop_by).min()?;
@@ -339,14 +331,11 @@ impl EventLoop {
                     self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
                     (self.on_durable)(done.last);
                 }
-                Report::Room { room_bytes } => self.hub.handle_room(room_bytes),
+                Report::Room { room_bytes } => self.hub.handle_room(room_bytes, now),
                 Report::Failed(error) => return Err(error.into()),
             }
         }
-        while let Ok(LinesRead { job, lines }) = self.read.try_recv() {
-            let last = job.positions.last().map_or(0, |position| position.seq);
-            self.hub.handle_lines(job.connection, job.purpose, lines.as_deref(), last, now);
-        }
+        self.background.take_reports(&mut self.hub, now);
         Ok(())
     }
 
@@ -360,6 +349,8 @@ impl EventLoop {
                 self.carry_out_one(output, now);
             }
             for key in self.hub.take_touched() {
+                // What was written may have made room for more to be asked for and told.
+                idle = false;
                 self.write(key, now);
                 self.queue_if_readable(key);
             }
@@ -378,10 +369,10 @@ impl EventLoop {
                 let is_right = self.credentials.verify(user, &password);
                 self.hub.handle_verdict(connection, is_right, now);
             }
-            Output::Read { connection, purpose, positions } => {
-                // The reader ends only with the loop.
-                let _ = self.jobs.send(ReadJob { connection, purpose, positions });
+            Output::Read { connection, purpose, older, positions } => {
+                self.background.read(ReadJob { connection, purpose, older, positions });
             }
+            Output::Archive(through) => self.background.archive(through),
             Output::Drop(key) => self.forget(key, now),
             Output::AskForRoom => self.writer.ask_for_room(),
             Output::Console(lines) => self.console.print(lines),
@@ -460,32 +451,4 @@ impl EventLoop {
             Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
         }
     }
-}
-
-impl Signals {
-    fn register(registry: &Registry) -> io::Result<Self> {
-        let mut stop = signal_pipe(&[SIGTERM, SIGINT])?;
-        let mut reload = signal_pipe(&[SIGHUP])?;
-        registry.register(&mut stop, STOP, Interest::READABLE)?;
-        registry.register(&mut reload, RELOAD, Interest::READABLE)?;
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
-        }
-        Ok(Self { stop, reload, is_stopping })
-    }
-}
-
-fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
-    let (read, write) = StdUnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, write.try_clone()?)?;
-    }
-    Ok(UnixStream::from_std(read))
-}
-
-fn drain(pipe: &mut UnixStream) {
-    let mut buffer = [0; 64];
-    while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {}
 }

@@ -1,16 +1,15 @@
 //! Reading the log for clients: the backlog of a login, sessions that fell behind, and answers to `/history`.
 
-use std::collections::VecDeque;
-
 use serde_json::value::RawValue;
 
-use crate::chat::{Command, Place, Refusal, Seq};
+use crate::chat::{Command, LogoutReason, Place, Refusal, Seq};
 use crate::protocol::{Answer, Id, ServerFrame};
 
+use super::archive::{Lines, Older};
 use super::connection::{Connection, ConnectionKey, Feed, Now};
 use super::hub::{Hub, Output, Purpose};
-use super::index::{Conversation, Position};
 use super::limits;
+use super::segment::{Conversation, Owed, Position};
 
 /// A history that has been asked for.
 #[derive(Debug)]
@@ -21,11 +20,10 @@ pub(super) struct HistoryQuery {
 }
 
 impl Hub {
-    /// Lines of the log were read: those that were asked for, in order, each with its line feed; or `None` where the
-    /// disk did not give them.
-    pub fn handle_lines(&mut self, key: ConnectionKey, purpose: Purpose, lines: Option<&[u8]>, last: Seq, now: Now) {
+    /// Lines of the log were read: those that were asked for, in order; or `None` where the disk did not give them.
+    pub fn handle_lines(&mut self, key: ConnectionKey, purpose: Purpose, lines: Option<&Lines>, now: Now) {
         match purpose {
-            Purpose::CatchUp => self.continue_backlog(key, lines, last, now),
+            Purpose::CatchUp => self.continue_backlog(key, lines, now),
             Purpose::History => self.answer_history(key, lines, now),
         }
     }
@@ -46,19 +44,18 @@ impl Hub {
         }
         let Some(logged_in) = connection.logged_in() else { return };
         let Feed::CatchingUp { after, reading: false, announce } = logged_in.feed else { return };
-        let positions = self.owed(key, after);
-        if !positions.is_empty() {
+        let (older, positions) = self.owed(key, after);
+        if older.is_some() || !positions.is_empty() {
             if let Some(feed) = self.feed_mut(key) {
                 *feed = Feed::CatchingUp { after, reading: true, announce };
             }
-            self.outputs.push_back(Output::Read { connection: key, purpose: Purpose::CatchUp, positions });
+            self.outputs.push_back(Output::Read { connection: key, purpose: Purpose::CatchUp, older, positions });
             return;
         }
         let live = ServerFrame::Live { seq: self.durable.seq };
         let speaks_json = self.speaks_json(key);
         let parting = self.connection_mut(key).and_then(Connection::logged_in_mut).and_then(|logged_in| {
             logged_in.feed = Feed::Live;
-            logged_in.own = VecDeque::new();
             logged_in.parting.take()
         });
         if announce && speaks_json {
@@ -74,38 +71,55 @@ impl Hub {
         }
     }
 
-    /// The next lines that a session behind is owed: without those that its own commands have made meanwhile.
-    fn owed(&self, key: ConnectionKey, mut after: Seq) -> Vec<Position> {
-        let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return Vec::new() };
+    /// The next lines that a session behind is owed: from closed segments, or, where it is past those, without those
+    /// that its own commands have made meanwhile.
+    fn owed(&self, key: ConnectionKey, after: Seq) -> (Option<Older>, Vec<Position>) {
+        let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return (None, Vec::new()) };
         let watch_after = logged_in.watch.then_some(logged_in.login_seq);
-        let user = logged_in.session.user;
+        let mut owed = Owed::new(&self.state, logged_in.session.user, after, watch_after);
+        let through = self.index.first() - 1;
+        if after < through {
+            return (Some(Older::Owed { owed, through }), Vec::new());
+        }
         loop {
             let (events_max, bytes_max) = (limits::CATCH_UP_EVENTS_MAX, limits::CATCH_UP_BYTES_MAX);
-            let mut positions = self.index.owed(&self.state, user, after, watch_after, events_max, bytes_max);
-            let Some(last) = positions.last().map(|position| position.seq) else { return positions };
+            let mut positions = self.index.owed(&owed, events_max, bytes_max);
+            let Some(last) = positions.last().map(|position| position.seq) else { return (None, positions) };
             positions.retain(|position| logged_in.own.binary_search(&position.seq).is_err());
             if !positions.is_empty() {
-                return positions;
+                return (None, positions);
             }
-            after = last;
+            owed.after = last;
         }
     }
 
-    fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&[u8]>, last: Seq, now: Now) {
+    fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&Lines>, now: Now) {
         let Some(lines) = lines else {
+            self.end_session(key, LogoutReason::Disconnected, now);
             self.close_with(key, &Refusal::StorageFailed);
             return;
         };
         let Some(connection) = self.connection_mut(key) else { return };
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            connection.push_event(line);
+        let was_full = connection.is_full();
+        let own = connection.logged_in_mut().map(|logged_in| {
+            let passed = logged_in.own.partition_point(|seq| *seq <= lines.last);
+            logged_in.own.drain(..passed).collect::<Vec<Seq>>()
+        });
+        let own = own.unwrap_or_default();
+        for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
+            if own.is_empty() || event_seq(line).is_none_or(|seq| own.binary_search(&seq).is_err()) {
+                connection.push_event(line);
+            }
         }
         if let Some(Feed::CatchingUp { after, reading, .. }) = self.feed_mut(key) {
-            *after = last;
+            *after = lines.last;
             *reading = false;
         }
         self.touch(key);
         self.catch_up(key, now);
+        if was_full && self.connection(key).is_some_and(|connection| !connection.is_full()) {
+            self.process(key, now);
+        }
     }
 
     /// Takes up a `/history`: later lines wait until it is answered.
@@ -127,28 +141,42 @@ impl Hub {
             Place::User(user) => Conversation::private(session.user, *user),
             Place::Group(group) => Conversation::Group(*group),
         };
-        let (positions, more) = self.index.newest(conversation, last, *before, *count, limits::HISTORY_BYTES_MAX);
+        let below = before.unwrap_or(Seq::MAX).min(last.saturating_add(1));
+        let bytes_max = limits::HISTORY_BYTES_MAX;
+        let (positions, more) = self.index.newest(conversation, below, *count, bytes_max);
         query.more = more;
-        self.outputs.push_back(Output::Read { connection: key, purpose: Purpose::History, positions });
+        let bytes: usize = positions.iter().map(|position| position.length as usize).sum();
+        let (count, bytes_max) = (*count - positions.len(), bytes_max - bytes);
+        let below = below.min(self.index.first());
+        let older = (!more && below > 1).then_some(Older::History { conversation, below, count, bytes_max });
+        self.outputs.push_back(Output::Read { connection: key, purpose: Purpose::History, older, positions });
     }
 
-    fn answer_history(&mut self, key: ConnectionKey, lines: Option<&[u8]>, now: Now) {
+    fn answer_history(&mut self, key: ConnectionKey, lines: Option<&Lines>, now: Now) {
         let Some(query) = self.histories.remove(&key) else { return };
         if self.is_over(key) {
             return;
         }
         let events = lines.map(|lines| {
-            let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            lines.filter_map(|line| serde_json::from_slice::<Box<RawValue>>(line).ok()).collect()
+            let events = lines.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let events = events.filter_map(|line| serde_json::from_slice::<Box<RawValue>>(line).ok()).collect();
+            (events, query.more || lines.more)
         });
         match events {
-            Some(events) => {
+            Some((events, more)) => {
                 let command = query.command.word().to_owned();
-                let (events, more) = (Some(events), Some(query.more));
+                let (events, more) = (Some(events), Some(more));
                 self.tell_ok(key, Answer { id: query.id, command, events, more, ..Answer::default() });
             }
             None => self.tell_refusal(key, query.id, &Refusal::StorageFailed, Some(query.command.word())),
         }
         self.go_on(key, now);
     }
+}
+
+/// The number at the start of an event line.
+fn event_seq(line: &[u8]) -> Option<Seq> {
+    let digits = line.strip_prefix(b"{\"seq\":")?;
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&digits[..count]).ok()?.parse().ok()
 }

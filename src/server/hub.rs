@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use uuid::Uuid;
 
-use crate::chat::{Event, LogoutReason, Policy, Record, Refusal, Seq, Session, State};
-use crate::clock::Timestamp;
+use crate::chat::{Event, LogoutReason, Policy, Refusal, Seq, Session, State};
+use crate::clock::{LocalWords, Timestamp};
 use crate::names::{TransferId, UserName};
 
+use super::archive::Older;
 use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
 use super::deliver::Pending;
 use super::feed::HistoryQuery;
-use super::index::{Index, Position};
+use super::index::Index;
 use super::limits;
 use super::login::Attempt;
+use super::segment::Position;
 use super::signal::Introduction;
 
 /// What a server is run with, beside the chat's own rules.
@@ -78,9 +80,13 @@ pub enum Output {
         connection: ConnectionKey,
         /// What for.
         purpose: Purpose,
-        /// Which lines, in order.
+        /// What is asked of closed segments; its lines come first.
+        older: Option<Older>,
+        /// Which lines of newer ones, in order.
         positions: Vec<Position>,
     },
+    /// Segments are closed: archive all events up to this one. [`Hub::handle_archived`] is owed, unless that fails.
+    Archive(Seq),
     /// Close the socket without another word.
     Drop(ConnectionKey),
     /// The log has no room: try to get more. [`Hub::handle_room`] is owed.
@@ -116,8 +122,8 @@ pub struct Hub {
     pub(super) attempts: HashMap<ConnectionKey, Attempt>,
     pub(super) histories: HashMap<ConnectionKey, HistoryQuery>,
     pub(super) introductions: HashMap<TransferId, Introduction>,
-    /// Offers in the order in which they lapse.
-    pub(super) lapsing: VecDeque<(Instant, TransferId)>,
+    /// When to look after transfers that nobody may say anything more about.
+    pub(super) lapsing: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// What has been decided and is not with the log yet.
     pub(super) open: Pending,
     /// What the log is making durable.
@@ -126,6 +132,8 @@ pub struct Hub {
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
     pub(super) asked_for_room: bool,
+    /// The log has said that it gets no more room.
+    pub(super) is_disk_full: bool,
     /// Connections whose lines wait until the disk has caught up.
     pub(super) held: Vec<ConnectionKey>,
     pub(super) outputs: VecDeque<Output>,
@@ -135,6 +143,7 @@ pub struct Hub {
     pub(super) console_room_bytes: usize,
     /// Lines that were not made because it would take none.
     pub(super) console_skipped_lines: u64,
+    pub(super) console_words: LocalWords,
     pub(super) stopping: bool,
 }
 
@@ -163,35 +172,36 @@ impl Hub {
             attempts: HashMap::new(),
             histories: HashMap::new(),
             introductions: HashMap::new(),
-            lapsing: VecDeque::new(),
+            lapsing: BinaryHeap::new(),
             open: Pending::default(),
             in_flight: None,
             durable,
             room_bytes,
             asked_for_room: false,
+            is_disk_full: false,
             held: Vec::new(),
             outputs: VecDeque::new(),
             touched: Vec::new(),
             timers: BinaryHeap::new(),
             console_room_bytes: usize::MAX,
             console_skipped_lines: 0,
+            console_words: LocalWords::default(),
             stopping: false,
         };
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
         hub.commit(started, None, now);
+        hub.await_receivers(now);
         hub
-    }
-
-    /// Folds one event of the log, at opening, into the state and index a hub is made from.
-    pub fn replay(state: &mut State, index: &mut Index, record: &Record, position: Position) {
-        state.apply(record.seq, record.at, &record.event);
-        index.add(state, record.seq, &record.event);
-        index.place(position);
     }
 
     /// The fold of everything decided so far; what of it is durable is told by [`Hub::durable_seq`].
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The index of the newest events.
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// The newest event that is on stable storage.
@@ -248,13 +258,13 @@ impl Hub {
     /// The socket took `count` bytes.
     pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };
-        let was_full = connection.output().len() >= limits::OUTPUT_BYTES_MAX;
+        let was_full = connection.is_full();
         connection.sent(count, now.tick);
         let unsent = connection.output().len();
         if unsent < limits::OUTPUT_RESUME_BYTES {
             self.catch_up(key, now);
         }
-        if was_full && unsent < limits::OUTPUT_BYTES_MAX {
+        if was_full && self.connection(key).is_some_and(|connection| !connection.is_full()) {
             self.process(key, now);
         }
     }
@@ -338,7 +348,7 @@ impl Hub {
         !connection.busy
             && connection.throttled_until.is_none()
             && !connection.input_ended
-            && connection.output().len() < limits::OUTPUT_BYTES_MAX
+            && !connection.is_full()
             && !self.is_overloaded()
     }
 

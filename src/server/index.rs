@@ -1,205 +1,114 @@
-//! Where events stand in the log and which conversation each belongs to: what history and catching up read by.
+//! Where the newest events stand in the log and which conversation each belongs to, in memory; of older ones the
+//! archive knows.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::VecDeque;
 
 use crate::chat::{Event, Seq, State};
-use crate::names::{GroupName, UserName};
 
-/// Where an event's line stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The event.
-    pub seq: Seq,
-    /// The first event of the segment it is in, which names the file.
-    pub segment: Seq,
-    /// Where the line begins, in bytes from the start of the file.
-    pub offset: u64,
-    /// Its length in bytes with its line feed.
-    pub length: u32,
-}
+use super::segment::{Conversation, Owed, Position, Segment, Topic};
 
-/// A list of events that somebody may ask for as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Conversation {
-    /// Between two users, the smaller name first.
-    Private(UserName, UserName),
-    /// All that happened in a group.
-    Group(GroupName),
-    /// Invitations of a user.
-    Personal(UserName),
-    /// Logins and logouts of everybody.
-    Presence,
-}
-
-impl Conversation {
-    /// The private one of two users, whichever is named first.
-    pub fn private(one: UserName, other: UserName) -> Self {
-        Self::Private(one.min(other), one.max(other))
-    }
-}
-
-/// The places and conversations of all events, filled as events are applied and as batches become durable.
-#[derive(Debug, Default)]
-pub struct Index {
-    segments: Vec<Segment>,
-    conversations: HashMap<Conversation, Vec<Seq>>,
-    /// With whom each user has had a private conversation.
-    peers: HashMap<UserName, Vec<UserName>>,
-}
-
+/// The places and conversations of the events of the newest segments, filled as events are applied and as batches
+/// become durable.
 #[derive(Debug)]
-struct Segment {
-    first: Seq,
-    /// Offset and length of each line.
-    lines: Vec<(u32, u32)>,
+pub struct Index {
+    /// Rising; the last is the one being written.
+    segments: VecDeque<Segment>,
+    /// What the events belong to that are decided and not durable yet, in order: their segment is not known before.
+    waiting: VecDeque<Topic>,
 }
 
 impl Index {
-    /// Adds an event to the conversations it belongs to; `state` has it applied.
-    pub fn add(&mut self, state: &State, seq: Seq, event: &Event) {
-        match event {
-            Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => {
-                self.add_private(*from, *to, seq);
-            }
-            Event::TransferAnswered { transfer, .. } | Event::TransferEnded { transfer, .. } => {
-                if let Some(known) = state.transfers.get(transfer) {
-                    self.add_private(known.from, known.to, seq);
-                }
-            }
-            Event::GroupMessage { group, .. } | Event::GroupJoined { group, .. } | Event::GroupLeft { group, .. } => {
-                self.post(Conversation::Group(*group), seq);
-            }
-            Event::GroupCreated { group, invited, .. } | Event::GroupInvited { group, invited, .. } => {
-                self.post(Conversation::Group(*group), seq);
-                for user in invited {
-                    self.post(Conversation::Personal(*user), seq);
-                }
-            }
-            Event::Login { .. } | Event::Logout { .. } => self.post(Conversation::Presence, seq),
-            Event::LoginFailed { .. }
-            | Event::UserBlocked { .. }
-            | Event::KeyBound { .. }
-            | Event::Erasure { .. }
-            | Event::ServerStarted { .. }
-            | Event::ServerStopped { .. } => {}
+    /// An index of what is in the newest segment.
+    pub fn new(newest: Segment) -> Self {
+        Self { segments: VecDeque::from([newest]), waiting: VecDeque::new() }
+    }
+
+    /// The first event it knows of: those before are the archive's.
+    pub fn first(&self) -> Seq {
+        self.segments.front().map_or(0, Segment::first)
+    }
+
+    /// Notes what the next decided event belongs to; `state` has it applied.
+    pub fn add(&mut self, state: &State, event: &Event) {
+        let peers = |id: &_| state.transfers.get(id).map(|known| (known.from, known.to));
+        self.waiting.push_back(Topic::of(event, peers));
+    }
+
+    /// The next event is durable, and stands here. Gives the last event of the segment that it closed, if it is the
+    /// first of another.
+    pub fn place(&mut self, position: Position) -> Option<Seq> {
+        let mut closed = None;
+        if self.segments.back().is_none_or(|segment| segment.first() != position.segment) {
+            closed = Some(position.segment - 1);
+            self.segments.push_back(Segment::new(position.segment));
+        }
+        let topic = self.waiting.pop_front().unwrap_or(Topic::Nothing);
+        if let Some(segment) = self.segments.back_mut() {
+            debug_assert_eq!(segment.next(), position.seq, "events become durable in order");
+            segment.push(&topic, position.offset, position.length);
+        }
+        closed
+    }
+
+    /// Lets go of the closed segments up to an event: the archive has them.
+    pub fn forget(&mut self, through: Seq) {
+        while self.segments.len() > 1 && self.segments.front().is_some_and(|segment| segment.next() <= through + 1) {
+            self.segments.pop_front();
         }
     }
 
-    /// Notes where the line of the next event stands.
-    pub fn place(&mut self, position: Position) {
-        if self.segments.last().is_none_or(|segment| segment.first != position.segment) {
-            self.segments.push(Segment { first: position.segment, lines: Vec::new() });
-        }
-        if let Some(segment) = self.segments.last_mut() {
-            let offset = u32::try_from(position.offset).expect("a segment is closed long before 4 GiB");
-            segment.lines.push((offset, position.length));
-        }
-    }
-
-    /// Where an event stands; `None` if it is not durable.
-    pub fn position(&self, seq: Seq) -> Option<Position> {
-        let place = self.segments.partition_point(|segment| segment.first <= seq).checked_sub(1)?;
-        let segment = self.segments.get(place)?;
-        let (offset, length) = *segment.lines.get(usize::try_from(seq - segment.first).ok()?)?;
-        Some(Position { seq, segment: segment.first, offset: u64::from(offset), length })
-    }
-
-    /// The newest events of a conversation below `before` and up to `last`, oldest first: at most `count` of them and
-    /// at most `bytes_max` bytes, and whether there are older ones.
+    /// The newest events of a conversation below `below`, oldest first: at most `count` of them and at most
+    /// `bytes_max` bytes, and whether there are older ones here.
     pub fn newest(
         &self,
         conversation: Conversation,
-        last: Seq,
-        before: Option<Seq>,
+        below: Seq,
         count: usize,
         bytes_max: usize,
     ) -> (Vec<Position>, bool) {
-        let events = self.conversations.get(&conversation).map(Vec::as_slice).unwrap_or_default();
-        let end = events.partition_point(|seq| *seq <= last && before.is_none_or(|before| *seq < before));
+        let mut found = Vec::new();
         let mut bytes = 0;
-        let mut found: Vec<Position> = events[..end]
-            .iter()
-            .rev()
-            .take(count)
-            .map_while(|seq| self.position(*seq))
-            .take_while(|position| {
+        for segment in self.segments.iter().rev() {
+            let events = segment.list(conversation);
+            let end = events.partition_point(|event| segment.first() + Seq::from(*event) < below);
+            for event in events[..end].iter().rev() {
+                let Some(position) = segment.position(segment.first() + Seq::from(*event)) else { continue };
                 bytes += position.length as usize;
-                bytes <= bytes_max
-            })
-            .collect();
+                if found.len() == count || bytes > bytes_max {
+                    found.reverse();
+                    return (found, true);
+                }
+                found.push(position);
+            }
+        }
         found.reverse();
-        let more = found.len() < end;
-        (found, more)
+        (found, false)
     }
 
-    /// The next events after `after` that a user is owed, in order: at most `events_max` of them and about `bytes_max`
-    /// bytes. Logins and logouts of others are among them only after `watch_after`.
-    pub fn owed(
-        &self,
-        state: &State,
-        user: UserName,
-        after: Seq,
-        watch_after: Option<Seq>,
-        events_max: usize,
-        bytes_max: usize,
-    ) -> Vec<Position> {
-        let mut heads = BinaryHeap::new();
-        let mut lists: Vec<&[Seq]> = Vec::new();
-        let mut offer = |conversation: Conversation, first: Seq, last: Seq| {
-            let Some(events) = self.conversations.get(&conversation) else { return };
-            let start = events.partition_point(|seq| *seq < first.max(after + 1));
-            let end = events.partition_point(|seq| *seq <= last);
-            if start < end {
-                heads.push(Reverse((events[start], lists.len())));
-                lists.push(&events[start + 1..end]);
-            }
-        };
-        offer(Conversation::Personal(user), 0, Seq::MAX);
-        for peer in self.peers.get(&user).into_iter().flatten() {
-            offer(Conversation::private(user, *peer), 0, Seq::MAX);
-        }
-        if let Some(known) = state.users.get(&user) {
-            for group in known.groups.union(&known.past_groups) {
-                for (first, last) in state.membership_spans(user, *group) {
-                    offer(Conversation::Group(*group), first, last);
-                }
-            }
-        }
-        if let Some(watch_after) = watch_after {
-            offer(Conversation::Presence, watch_after + 1, Seq::MAX);
-        }
-
+    /// The next events that a user is owed, of those known here, in order: at most `events_max` of them and about
+    /// `bytes_max` bytes.
+    pub fn owed(&self, owed: &Owed, events_max: usize, bytes_max: usize) -> Vec<Position> {
         let mut found: Vec<Position> = Vec::new();
         let mut bytes = 0;
-        while found.len() < events_max && bytes < bytes_max {
-            let Some(Reverse((seq, list))) = heads.pop() else { break };
-            if let Some((next, rest)) = lists[list].split_first() {
-                heads.push(Reverse((*next, list)));
-                lists[list] = rest;
+        let newer = self.segments.iter().filter(|segment| segment.next() > owed.after.saturating_add(1));
+        for segment in newer {
+            for seq in segment.owed(owed, events_max - found.len()) {
+                if found.len() == events_max || bytes >= bytes_max {
+                    return found;
+                }
+                found.extend(segment.position(seq));
+                bytes += found.last().map_or(0, |position| position.length as usize);
             }
-            // What has no position is not durable yet, and nothing behind it is.
-            let Some(position) = self.position(seq) else { break };
-            bytes += position.length as usize;
-            found.push(position);
+            if found.len() == events_max || bytes >= bytes_max {
+                return found;
+            }
         }
         found
     }
 
-    fn add_private(&mut self, from: UserName, to: UserName, seq: Seq) {
-        let conversation = Conversation::private(from, to);
-        let is_new = !self.conversations.contains_key(&conversation);
-        self.post(conversation, seq);
-        if is_new {
-            self.peers.entry(from).or_default().push(to);
-            if from != to {
-                self.peers.entry(to).or_default().push(from);
-            }
-        }
-    }
-
-    fn post(&mut self, conversation: Conversation, seq: Seq) {
-        self.conversations.entry(conversation).or_default().push(seq);
+    /// The memory it takes, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        self.segments.iter().map(Segment::heap_bytes).sum()
     }
 }
 
@@ -207,6 +116,7 @@ impl Index {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::names::UserName;
 
     fn user(name: &str) -> UserName {
         name.parse().unwrap()
@@ -216,13 +126,19 @@ mod tests {
         Event::Message { from: user(from), to: user(to), text: "x".parse().unwrap(), origin: None }
     }
 
-    /// An index of these events, each of ten bytes, all durable.
+    fn add(state: &mut State, index: &mut Index, event: &Event) {
+        state.apply(state.seq + 1, Timestamp::default(), event);
+        index.add(state, event);
+    }
+
+    /// An index of these events, each of ten bytes, all durable, in segments of two.
     fn indexed(events: &[Event]) -> (State, Index) {
-        let (mut state, mut index) = (State::default(), Index::default());
-        for (number, event) in (1..).zip(events) {
-            state.apply(number, Timestamp::default(), event);
-            index.add(&state, number, event);
-            index.place(Position { seq: number, segment: 1, offset: number * 10, length: 10 });
+        let (mut state, mut index) = (State::default(), Index::new(Segment::new(1)));
+        for (seq, event) in (1..).zip(events) {
+            add(&mut state, &mut index, event);
+            let segment = (seq - 1) / 2 * 2 + 1;
+            let closed = index.place(Position { seq, segment, offset: (seq - segment) * 10, length: 10 });
+            assert_eq!(closed, (seq == segment && seq > 1).then_some(seq - 1));
         }
         (state, index)
     }
@@ -233,16 +149,21 @@ mod tests {
 
     #[test]
     fn history_is_the_newest_of_one_conversation_within_its_limits() {
-        let (_, index) = indexed(&[message("a", "b"), message("c", "b"), message("b", "a"), message("a", "b")]);
+        let (_, mut index) = indexed(&[message("a", "b"), message("c", "b"), message("b", "a"), message("a", "b")]);
         let both = Conversation::private(user("b"), user("a"));
-        let newest = |before, count, bytes| {
-            let (found, more) = index.newest(both, Seq::MAX, before, count, bytes);
+        let newest = |index: &Index, below, count, bytes| {
+            let (found, more) = index.newest(both, below, count, bytes);
             (seqs(&found), more)
         };
-        assert_eq!(newest(None, 9, 99), (vec![1, 3, 4], false));
-        assert_eq!(newest(None, 2, 99), (vec![3, 4], true));
-        assert_eq!(newest(Some(4), 9, 99), (vec![1, 3], false));
-        assert_eq!(newest(None, 9, 20), (vec![3, 4], true));
+        assert_eq!(newest(&index, Seq::MAX, 9, 99), (vec![1, 3, 4], false));
+        assert_eq!(newest(&index, Seq::MAX, 2, 99), (vec![3, 4], true));
+        assert_eq!(newest(&index, 4, 9, 99), (vec![1, 3], false));
+        assert_eq!(newest(&index, Seq::MAX, 9, 20), (vec![3, 4], true));
+        index.forget(2);
+        assert_eq!(index.first(), 3);
+        assert_eq!(newest(&index, Seq::MAX, 9, 99), (vec![3, 4], false), "what is forgotten is the archive's");
+        index.forget(4);
+        assert_eq!(index.first(), 3, "the newest segment stays");
     }
 
     #[test]
@@ -260,17 +181,33 @@ mod tests {
             Event::GroupLeft { group, user: a, origin: None },
             said,
         ]);
-        let owed = |after, count| seqs(&index.owed(&state, a, after, None, count, 1_000));
+        let owed = |after, count| seqs(&index.owed(&Owed::new(&state, a, after, None), count, 1_000));
         assert_eq!(owed(0, 99), [1, 3, 4, 5, 7]);
         assert_eq!(owed(3, 2), [4, 5]);
         assert_eq!(owed(7, 99), [] as [Seq; 0]);
+        assert_eq!(owed(Seq::MAX, 99), [] as [Seq; 0]);
     }
 
     #[test]
     fn what_is_not_durable_is_not_owed_yet() {
         let (mut state, mut index) = indexed(&[message("a", "b")]);
-        state.apply(2, Timestamp::default(), &message("a", "b"));
-        index.add(&state, 2, &message("a", "b"));
-        assert_eq!(seqs(&index.owed(&state, user("b"), 0, None, 99, 99)), [1]);
+        add(&mut state, &mut index, &message("a", "b"));
+        assert_eq!(seqs(&index.owed(&Owed::new(&state, user("b"), 0, None), 99, 99)), [1]);
+    }
+
+    #[test]
+    fn a_message_takes_at_most_sixteen_bytes_of_memory() {
+        let mut index = Index::new(Segment::new(1));
+        let names: Vec<UserName> = (0..200).map(|number| user(&format!("user{number}"))).collect();
+        let mut random = 1_u64;
+        let count = 400_000;
+        for seq in 1..=count {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let name = |shift: u64| names[usize::try_from((random >> shift) % 200).unwrap()];
+            index.waiting.push_back(Topic::Private(name(33), name(43)));
+            index.place(Position { seq, segment: 1, offset: seq * 170, length: 170 });
+        }
+        let each = index.heap_bytes() / usize::try_from(count).unwrap();
+        assert!(each <= 16, "{each} bytes a message, in 20,000 conversations");
     }
 }

@@ -15,6 +15,11 @@ pub const BATCH_DELIVERIES_MAX: usize = 1 << 20;
 pub const CATCH_UP_EVENTS_MAX: usize = 512;
 /// Bytes taken from the log in one step of catching up.
 pub const CATCH_UP_BYTES_MAX: usize = 256 << 10;
+/// Events made by a session's own commands while it is fed from the log, above which nothing more is taken from it until
+/// it has passed them.
+pub const OWN_EVENTS_MAX: usize = 16 << 10;
+/// Chunks read from the log that wait for the loop, and that it takes in one turn.
+pub const CHUNKS_PER_TURN: usize = 16;
 /// Bytes of the events in an answer to `/history`, leaving room for its other fields in a line of 1 MiB.
 pub const HISTORY_BYTES_MAX: usize = (1 << 20) - 1_024;
 /// How long a connection may stay without a login, in milliseconds.
@@ -27,10 +32,16 @@ pub const IDLE_CLOSE_MS: u64 = 120_000;
 pub const DRAIN_MS: u64 = 2_000;
 /// How long an offer waits for an answer, in milliseconds.
 pub const OFFER_MS: u64 = 600_000;
+/// How long a transfer waits for its receiver's client to come back after its session broke, in milliseconds.
+pub const RECEIVER_AWAY_MS: u64 = 5_000;
+/// The same after the server was started anew.
+pub const START_AWAY_MS: u64 = 60_000;
 /// The longest frame that offers a transfer, in bytes.
 pub const OFFER_BYTES_MAX: usize = 4 << 10;
 /// Commands a client may send at once before its rate counts.
 pub const BURST_COMMANDS: u32 = 1_000;
+/// Bytes of the log that one line of a client may need: each of its bytes, escaped, takes at most six.
+pub const LINE_ROOM_BYTES: u64 = 6 * (64 << 10) + 1_024;
 /// Bytes of the log kept free for what cannot be refused: the end of the server and, per session, a logout.
 pub const RESERVE_BYTES: u64 = 64 << 10;
 /// Bytes of the log kept free for each session's logout.

@@ -1,9 +1,10 @@
 //! Introducing the two sides of a peer transfer: what is recorded of it, and what is passed on and forgotten.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::chat::transfer::{self, Phase};
-use crate::chat::{Ending, Refusal};
+use crate::chat::{Ending, Refusal, Session};
 use crate::names::{TransferId, UserName};
 use crate::protocol::{Answer, CandidateFrame, Id, OfferFrame, ReportFrame, ServerFrame, VerdictFrame};
 
@@ -36,17 +37,20 @@ impl Hub {
         }
         self.check_room(6 * bytes as u64 + 1_024)?;
         let transfer = frame.transfer;
+        // Who speaks plain lines cannot take a file, and nobody takes the own session's.
+        let receivers: Vec<ConnectionKey> = self.present.get(&to).into_iter().flatten().copied().collect();
+        if !receivers.is_empty() && !receivers.iter().any(|other| *other != key && self.speaks_json(*other)) {
+            return Err(Refusal::NoSuchPeer(to));
+        }
         let events = self.state.decide_offer(&self.policy, &who, to, transfer, &frame.files, &frame.key)?;
         self.commit(events, Some(key), now);
         self.introductions.insert(transfer, Introduction { to, sender: key, receiver: None, declined: Vec::new() });
-        self.lapsing.push_back((now.tick + Duration::from_millis(limits::OFFER_MS), transfer));
+        self.lapse_later(transfer, limits::OFFER_MS, now);
         let seq = self.state.seq;
         self.tell_ok(key, signal_answer(frame.id, "offer", Some((seq, now))));
         let offer = OfferFrame { id: None, to: None, from: Some(who.user), seq: Some(seq), ..frame };
-        for receiver in self.present.get(&to).cloned().unwrap_or_default() {
-            if receiver != key {
-                self.tell_signal(receiver, &ServerFrame::Offer(offer.clone()));
-            }
+        for receiver in receivers.into_iter().filter(|receiver| *receiver != key) {
+            self.tell_signal(receiver, &ServerFrame::Offer(offer.clone()));
         }
         Ok(())
     }
@@ -62,39 +66,45 @@ impl Hub {
         self.check_room(6 * bytes as u64 + 1_024)?;
         let transfer = frame.transfer;
         let events = self.state.decide_answer(&who, transfer, frame.accept, frame.key.as_deref())?;
-        let sessions = self.present.get(&who.user).cloned().unwrap_or_default();
         let known = self.introductions.get_mut(&transfer).ok_or(Refusal::UnknownTransfer)?;
         if !frame.accept && frame.automatic == Some(true) {
             // No person has spoken: it is declined once every session has.
             known.declined.push(key);
-            if !sessions.iter().all(|session| known.declined.contains(session) || *session == known.sender) {
+            if !self.all_have_declined(transfer) {
                 self.tell_ok(key, signal_answer(frame.id, "answer", None));
                 return Ok(());
             }
         }
-        known.receiver = frame.accept.then_some(key);
-        let sender = known.sender;
-        if !frame.accept {
+        self.commit(events, Some(key), now);
+        self.tell_ok(key, signal_answer(frame.id.clone(), "answer", Some((self.state.seq, now))));
+        self.pass_on(VerdictFrame { id: None, automatic: None, ..frame }, Some(key));
+        Ok(())
+    }
+
+    /// Tells the sender of a verdict, and the receiver's other sessions that there is one.
+    fn pass_on(&mut self, verdict: VerdictFrame, by: Option<ConnectionKey>) {
+        let (transfer, accept) = (verdict.transfer, verdict.accept);
+        let Some(known) = self.introductions.get_mut(&transfer) else { return };
+        known.receiver = by.filter(|_| accept);
+        let (to, sender) = (known.to, known.sender);
+        if !accept {
             self.introductions.remove(&transfer);
         }
-        self.commit(events, Some(key), now);
-        self.tell_ok(key, signal_answer(frame.id, "answer", Some((self.state.seq, now))));
-        let closing = VerdictFrame {
-            id: None,
-            transfer,
-            accept: frame.accept,
-            key: None,
-            addrs: Vec::new(),
-            have: None,
-            automatic: None,
-        };
-        self.tell_signal(sender, &ServerFrame::Answer(VerdictFrame { id: None, automatic: None, ..frame }));
-        for other in sessions {
-            if other != key && other != sender {
+        let (addrs, none) = (Vec::new(), None);
+        let closing = VerdictFrame { id: None, transfer, accept, key: None, addrs, have: none, automatic: None };
+        self.tell_signal(sender, &ServerFrame::Answer(verdict));
+        for other in self.present.get(&to).cloned().unwrap_or_default() {
+            if Some(other) != by && other != sender {
                 self.tell_signal(other, &ServerFrame::Answer(closing.clone()));
             }
         }
-        Ok(())
+    }
+
+    /// Whether every session that could take an offer has declined it without a person.
+    fn all_have_declined(&self, transfer: TransferId) -> bool {
+        let Some(known) = self.introductions.get(&transfer) else { return false };
+        let mut sessions = self.present.get(&known.to).into_iter().flatten();
+        sessions.all(|key| known.declined.contains(key) || *key == known.sender || !self.speaks_json(*key))
     }
 
     pub(super) fn handle_candidate(&mut self, key: ConnectionKey, frame: &CandidateFrame) -> Result<(), Refusal> {
@@ -127,7 +137,8 @@ impl Hub {
         Ok(())
     }
 
-    /// A session is over: its offers are withdrawn, and what it was receiving has failed.
+    /// A session is over: its offers are withdrawn; what it was receiving goes on for a moment, in which its client may
+    /// come back; and an offer that all others have declined is declined.
     pub(super) fn end_introductions(&mut self, key: ConnectionKey, user: UserName, now: Now) {
         let concerned: Vec<TransferId> = self
             .introductions
@@ -136,29 +147,58 @@ impl Hub {
             .map(|(transfer, _)| *transfer)
             .collect();
         for transfer in concerned {
-            let offered = self.state.transfers.get(&transfer).is_some_and(|known| known.phase == Phase::Offered);
             let Some(known) = self.introductions.get(&transfer) else { continue };
-            // An accepted transfer goes on without the sender's session: the receiver will say how it ends.
-            let is_broken = match known.receiver {
-                Some(receiver) => receiver == key,
-                None => known.sender == key || !self.present.contains_key(&user),
-            };
-            if is_broken || (!offered && known.receiver.is_none()) {
-                self.end_transfer(transfer, now);
+            match known.receiver {
+                // An accepted transfer goes on without the sender's session: the receiver will say how it ends.
+                Some(receiver) if receiver != key => {}
+                Some(_) => {
+                    self.introductions.remove(&transfer);
+                    self.lapse_later(transfer, limits::RECEIVER_AWAY_MS, now);
+                }
+                None if known.sender == key || !self.present.contains_key(&user) => self.end_transfer(transfer, now),
+                None if self.all_have_declined(transfer) => self.decline_for_all(transfer, user, now),
+                None => {}
             }
         }
     }
 
-    /// Offers that nobody has answered for too long are withdrawn.
-    pub(super) fn lapse_offers(&mut self, now: Now) {
-        while let Some((due, transfer)) = self.lapsing.front().copied() {
-            let offered = self.state.transfers.get(&transfer).is_some_and(|known| known.phase == Phase::Offered);
-            if offered && due > now.tick {
+    fn decline_for_all(&mut self, transfer: TransferId, user: UserName, now: Now) {
+        let who = Session { id: 0, user, device: None };
+        if let Ok(events) = self.state.decide_answer(&who, transfer, false, None) {
+            self.commit(events, None, now);
+        }
+        let (addrs, have) = (Vec::new(), None);
+        self.pass_on(VerdictFrame { id: None, transfer, accept: false, key: None, addrs, have, automatic: None }, None);
+    }
+
+    /// After a start: whoever was receiving may still be, and say so after the next login.
+    pub(super) fn await_receivers(&mut self, now: Now) {
+        for transfer in self.state.open_transfers.clone() {
+            self.lapse_later(transfer, limits::START_AWAY_MS, now);
+        }
+    }
+
+    fn lapse_later(&mut self, transfer: TransferId, after_ms: u64, now: Now) {
+        self.lapsing.push(Reverse((now.tick + Duration::from_millis(after_ms), transfer)));
+    }
+
+    /// Offers that nobody has answered for too long are withdrawn, and transfers fail of whose receiver nothing is left.
+    pub(super) fn lapse_transfers(&mut self, now: Now) {
+        while let Some(Reverse((due, transfer))) = self.lapsing.peek().copied() {
+            if due > now.tick {
                 break;
             }
-            self.lapsing.pop_front();
-            if offered {
-                self.end_transfer(transfer, now);
+            self.lapsing.pop();
+            let Some(known) = self.state.transfers.get(&transfer) else { continue };
+            let is_running = self.introductions.get(&transfer).is_some_and(|known| known.receiver.is_some());
+            match known.phase {
+                Phase::Accepted if is_running => {}
+                // The receiver is here again, and will say how it ends.
+                Phase::Accepted if self.present.contains_key(&known.to) => {
+                    self.lapse_later(transfer, limits::START_AWAY_MS, now);
+                }
+                Phase::Offered | Phase::Accepted => self.end_transfer(transfer, now),
+                Phase::Ended(_) => {}
             }
         }
     }

@@ -103,7 +103,6 @@ impl Exchange {
 
     /// Begins to send.
     pub fn start(&mut self, id: TransferId, source: Source, peer: &str, addresses: &[SocketAddr], now: Instant) {
-        self.supersede(id, now);
         if let Err(failure) = self.try_start(id, source, peer, addresses, now) {
             self.events.push_back(TransferEvent::Failed { transfer: id, failure });
         }
@@ -118,6 +117,7 @@ impl Exchange {
         now: Instant,
     ) -> Result<(), Failure> {
         let peer = PeerKey::from_hex(peer).ok_or(Failure::BadKey)?;
+        self.supersede(id, now);
         self.check_room(|role| matches!(role, Role::Sending(_)))?;
         let offer = Offer { transfer: id, name: source.name().to_owned(), size: source.size_bytes() };
         let ticket = self.new_ticket();
@@ -136,12 +136,12 @@ impl Exchange {
         addresses: &[SocketAddr],
         now: Instant,
     ) -> Result<(), Failure> {
-        self.supersede(id, now);
         let peer = PeerKey::from_hex(peer).ok_or(Failure::BadKey)?;
-        self.check_room(|role| matches!(role, Role::Receiving(_)))?;
         if file.size > FILE_BYTES_MAX {
             return Err(Failure::Limit("the file is too large"));
         }
+        self.supersede(id, now);
+        self.check_room(|role| matches!(role, Role::Receiving(_)))?;
         let part = Part::open(&self.directory, part_key(id, from, file))?;
         let ticket = self.new_ticket();
         let mut receiving = Receiving::new(ticket, part, self.window_bytes);
@@ -188,10 +188,8 @@ impl Exchange {
             return;
         }
         let Some(incoming) = self.links.handle_datagram(datagram, now) else { return };
-        let transfer = self.transfers.iter().find(|transfer| {
-            let is_awaited = transfer.awaits_sender();
-            is_awaited && incoming.orig_dst_cid().starts_with(&transfer.punch.tag())
-        });
+        let is_for = |transfer: &&Transfer| incoming.orig_dst_cid().starts_with(&transfer.punch.tag());
+        let transfer = self.transfers.iter().filter(|transfer| transfer.awaits_sender()).find(is_for);
         let Some(transfer) = transfer else { return self.links.ignore(incoming) };
         let round_trip = transfer.punch.round_trip();
         let path = Path { round_trip, mtu: RECEIVER_MTU, window_bytes: self.window_bytes };
@@ -354,17 +352,17 @@ impl Exchange {
 
     /// Ends a transfer that is done.
     fn conclude(&mut self, ticket: Ticket, now: Instant) {
-        let Some(place) = self.transfers.iter().position(|transfer| transfer.ticket == ticket) else { return };
-        let Some((hash, saved_as)) = self.transfers[place].role.result() else { return };
-        let Transfer { id, role, .. } = self.transfers.remove(place);
-        let (_, bytes) = role.progress();
+        let Some(transfer) = self.transfers.iter().find(|transfer| transfer.ticket == ticket) else { return };
+        let Some((hash, saved_as)) = transfer.role.result() else { return };
+        let (_, bytes) = transfer.role.progress();
         let hash = blake3::Hash::from_bytes(hash).to_hex().to_string();
-        self.events.push_back(TransferEvent::Done { transfer: id, bytes, hash, saved_as });
-        match role {
+        self.events.push_back(TransferEvent::Done { transfer: transfer.id, bytes, hash, saved_as });
+        match transfer.role {
             Role::Sending(_) => self.links.close(ticket, CloseCode::Done, now),
             // The sender closes, once it knows.
             Role::Receiving(_) => self.links.linger(ticket, now + LINGER),
         }
+        self.transfers.retain(|transfer| transfer.ticket != ticket);
     }
 
     /// Ends a transfer that failed, and says so to both sides.
@@ -373,10 +371,12 @@ impl Exchange {
         let transfer = self.transfers.remove(place);
         self.links.close(ticket, failure.close_code(), now);
         if let Role::Receiving(receiving) = &transfer.role {
-            let part = Arc::clone(receiving.part());
-            // A person gave it up: nobody will come back for the part.
-            let is_unwanted = matches!(failure, Failure::Cancelled);
-            self.worker.submit(ticket, if is_unwanted { Task::Discard(part) } else { Task::Release(part) });
+            if matches!(failure, Failure::Cancelled) {
+                // A person gave it up: nobody will come back for the part.
+                self.worker.submit(ticket, Task::Discard(Arc::clone(receiving.part())));
+            } else {
+                receiving.part().release();
+            }
         }
         self.events.push_back(TransferEvent::Failed { transfer: transfer.id, failure });
         self.listen_if_awaiting();
@@ -388,7 +388,6 @@ impl Exchange {
         let transfer = self.transfers.remove(place);
         self.links.close(transfer.ticket, CloseCode::Gone, now);
         if let Role::Receiving(receiving) = &transfer.role {
-            // Here and not by the worker: the part is wanted at once. What the worker still writes is whole blocks.
             receiving.part().release();
         }
     }

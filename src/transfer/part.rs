@@ -164,7 +164,8 @@ impl Part {
         self.directory.remove(&side_name(&self.part_name));
     }
 
-    /// Lets others take the part up; what this one may still write is whole blocks that were checked.
+    /// Lets others take the part up at once. What the worker may still have to write are whole blocks that were checked,
+    /// and it writes them before it looks at the part again.
     pub fn release(&self) {
         let _ = rustix::fs::flock(&self.data, FlockOperation::Unlock);
     }

@@ -201,8 +201,9 @@ impl Receiving {
         }
         if self.has_told {
             let read_bytes = self.read_blocks(connection, worker)?;
-            let round_trip = connection.rtt(PathId::ZERO).unwrap_or_default();
-            if let Some(bytes) = self.window.note_read(read_bytes, round_trip, now) {
+            if let Some(round_trip) = connection.rtt(PathId::ZERO)
+                && let Some(bytes) = self.window.note_read(read_bytes, round_trip, now)
+            {
                 connection.set_receive_window(VarInt::from_u32(bytes));
             }
         }

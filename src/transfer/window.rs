@@ -9,6 +9,8 @@ use super::limits::{LOCAL_ROUND_TRIP, RECEIVE_WINDOW_MAX_BYTES};
 #[derive(Debug)]
 pub struct Window {
     bytes: u32,
+    /// A path on which packets wait is not longer for that, so the shortest counts.
+    shortest: Duration,
     round_began: Option<Instant>,
     read_bytes: u64,
 }
@@ -16,7 +18,7 @@ pub struct Window {
 impl Window {
     /// A window that begins with so many bytes.
     pub fn new(bytes: u32) -> Self {
-        Self { bytes, round_began: None, read_bytes: 0 }
+        Self { bytes, shortest: Duration::MAX, round_began: None, read_bytes: 0 }
     }
 
     /// Notes that bytes were read; gives the new size when the window grows.
@@ -25,13 +27,14 @@ impl Window {
     /// it stays, since there it only fills the system's buffer.
     pub fn note_read(&mut self, bytes: u64, round_trip: Duration, now: Instant) -> Option<u32> {
         self.read_bytes += bytes;
+        self.shortest = self.shortest.min(round_trip);
         let began = *self.round_began.get_or_insert(now);
-        if now.saturating_duration_since(began) < round_trip {
+        if now.saturating_duration_since(began) < self.shortest {
             return None;
         }
         let is_filled = self.read_bytes > u64::from(self.bytes / 2);
         (self.round_began, self.read_bytes) = (Some(now), 0);
-        if !is_filled || round_trip < LOCAL_ROUND_TRIP || self.bytes >= RECEIVE_WINDOW_MAX_BYTES {
+        if !is_filled || self.shortest < LOCAL_ROUND_TRIP || self.bytes >= RECEIVE_WINDOW_MAX_BYTES {
             return None;
         }
         self.bytes = self.bytes.saturating_mul(2).min(RECEIVE_WINDOW_MAX_BYTES);
@@ -60,6 +63,17 @@ mod tests {
     fn a_window_doubles_while_a_long_path_fills_it() {
         assert_eq!(grown(Duration::from_millis(50), 100 << 20), [2 * MIB, 4 * MIB, 8 * MIB, 12 * MIB]);
         assert_eq!(grown(Duration::from_millis(50), u64::from(MIB)), [2 * MIB]);
+    }
+
+    #[test]
+    fn a_window_does_not_grow_because_packets_wait() {
+        let mut now = crate::clock::monotonic();
+        let mut window = Window::new(MIB);
+        assert_eq!(window.note_read(0, Duration::from_micros(300), now), None);
+        for _ in 0..20 {
+            now += Duration::from_millis(10);
+            assert_eq!(window.note_read(100 << 20, Duration::from_millis(10), now), None);
+        }
     }
 
     #[test]

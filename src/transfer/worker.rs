@@ -45,8 +45,6 @@ pub enum Task {
     Finish(Arc<Part>, Value),
     /// Remove a part; nothing is reported.
     Discard(Arc<Part>),
-    /// Let a part go; nothing is reported.
-    Release(Arc<Part>),
 }
 
 /// What was done.
@@ -148,10 +146,6 @@ fn perform(task: Task) -> Result<Option<Outcome>, Failure> {
         }
         Task::Discard(part) => {
             part.discard();
-            return Ok(None);
-        }
-        Task::Release(part) => {
-            part.release();
             return Ok(None);
         }
     }))

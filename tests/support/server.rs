@@ -216,6 +216,13 @@ impl Client {
         line.trim_end_matches('\n').to_owned()
     }
 
+    /// The next line of a server that was killed, if it is whole; a reset may have come before it.
+    pub fn last_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).ok()?;
+        line.strip_suffix('\n').map(str::to_owned)
+    }
+
     /// The next frame.
     pub fn frame(&mut self) -> Value {
         let line = self.line();

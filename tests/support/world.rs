@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use messenger::chat::{Event, Policy, Record, State};
+use messenger::chat::{Event, Policy, Record, Seq};
 use messenger::clock::{Timestamp, monotonic};
 use messenger::eventlog::memory::MemoryDisk;
-use messenger::eventlog::{self, Batch, Log, Replayed, segment_name};
-use messenger::server::index::{Index, Position};
-use messenger::server::{ConnectionKey, Hub, HubOptions, Now, Output};
+use messenger::eventlog::{self, Batch, Log, SEGMENT_BYTES_MAX, segment_name};
+use messenger::server::archive_files::ArchiveFiles;
+use messenger::server::{self, Archive, ConnectionKey, Hub, HubOptions, Now, Opened, Output};
 use serde_json::Value;
 
 pub const PASSWORD: &str = "force";
@@ -22,8 +22,18 @@ pub struct World {
     pub console: String,
     /// Whether batches stay with the disk until [`World::sync`].
     pub disk_is_slow: bool,
+    /// Whether the disk gives no lines back.
+    pub reads_fail: bool,
     /// Whether the disk has failed, and with it the server.
     pub has_failed: bool,
+    /// Whether closed segments stay with the hub until [`World::archive`].
+    pub archivist_is_slow: bool,
+    /// What the archive and the opening had to say.
+    pub notices: Vec<String>,
+    archive: Archive<MemoryDisk>,
+    archivist: ArchiveFiles<MemoryDisk>,
+    closed: Option<Seq>,
+    segment_bytes: u64,
     log: Log<MemoryDisk>,
     in_flight: Option<Batch>,
     start: Instant,
@@ -40,7 +50,7 @@ struct Client {
 }
 
 pub fn policy() -> Policy {
-    let mut accounts: indexmap::IndexSet<_> =
+    let mut accounts: messenger::names::NameSet<_> =
         ["han", "leia", "luke", "yoda"].into_iter().map(|name| name.parse().unwrap()).collect();
     accounts.sort_unstable();
     Policy { failures_max: 3, accounts }
@@ -61,24 +71,39 @@ impl World {
         Self::on(MemoryDisk::default(), options(), 0)
     }
 
+    /// A server whose segments are closed at this length.
+    pub fn with_segments(bytes: u64) -> Self {
+        Self::on_segments(MemoryDisk::default(), options(), 0, bytes)
+    }
+
     /// A server started on what an earlier one left.
     pub fn on(disk: MemoryDisk, options: HubOptions, passed_ms: u64) -> Self {
+        Self::on_segments(disk, options, passed_ms, SEGMENT_BYTES_MAX)
+    }
+
+    fn on_segments(disk: MemoryDisk, options: HubOptions, passed_ms: u64, segment_bytes: u64) -> Self {
         let start = monotonic();
         let now = now(start, passed_ms);
-        let (mut state, mut index) = (State::default(), Index::default());
-        let each = |replayed: Replayed<'_>| {
-            let Replayed { record, segment, offset, length } = replayed;
-            Hub::replay(&mut state, &mut index, record, Position { seq: record.seq, segment, offset, length });
-        };
-        let mut log = eventlog::open(disk.clone(), uuid::Uuid::nil(), now.at, each).unwrap().log;
+        let opened = server::open(disk.clone(), uuid::Uuid::nil(), now.at, |_, _| {}).unwrap();
+        let Opened { mut log, state, index, notices } = opened;
+        log.set_segment_bytes_max(segment_bytes);
         log.tend(now.tick).unwrap();
+        let archive = Archive::new(ArchiveFiles::new(&disk, "reader").unwrap());
+        let archivist = ArchiveFiles::new(&disk, "archivist").unwrap();
         let hub = Hub::new(options, policy(), state, index, log.root().to_string(), log.room_bytes(), now);
         let mut world = Self {
             hub,
             disk,
             console: String::new(),
             disk_is_slow: false,
+            reads_fail: false,
             has_failed: false,
+            archivist_is_slow: false,
+            notices,
+            archive,
+            archivist,
+            closed: None,
+            segment_bytes,
             log,
             in_flight: None,
             start,
@@ -97,13 +122,14 @@ impl World {
     /// The power is cut; `survives` is asked for each sector that was written and not synced.
     pub fn crash_with(self, survives: impl FnMut() -> bool) -> Self {
         self.disk.cut_power(survives);
-        Self::on(self.disk, options(), self.passed_ms)
+        Self::on_segments(self.disk, options(), self.passed_ms, self.segment_bytes)
     }
 
     /// The log: the lines of all events that are durable.
     pub fn log(&self) -> String {
-        let content = self.disk.content(&segment_name(1)).unwrap_or_default();
-        let text = String::from_utf8(content).unwrap();
+        let segments = eventlog::segments(&self.disk).unwrap();
+        let contents = segments.into_iter().map(|first| self.disk.content(&segment_name(first)).unwrap());
+        let text = String::from_utf8(contents.collect::<Vec<_>>().concat()).unwrap();
         text.split_inclusive('\n').filter(|line| line.starts_with("{\"seq\":")).collect()
     }
 
@@ -210,6 +236,16 @@ impl World {
         self.settle();
     }
 
+    /// The archivist has done what it was given.
+    pub fn archive(&mut self) {
+        if let Some(through) = self.closed.take() {
+            if self.archivist.fold_through(through).is_ok() {
+                self.hub.handle_archived(through);
+            }
+            self.notices.append(&mut self.archivist.take_notices());
+        }
+    }
+
     /// All events of the log.
     pub fn events(&self) -> Vec<Record> {
         self.log().lines().map(|line| Event::decode(line.as_bytes()).unwrap()).collect()
@@ -260,15 +296,17 @@ impl World {
             Output::CheckPassword { connection, password, .. } => {
                 self.hub.handle_verdict(connection, password == PASSWORD, self.now());
             }
-            Output::Read { connection, purpose, positions } => {
-                let mut lines = Vec::new();
-                for position in &positions {
-                    let content = self.disk.content(&segment_name(position.segment)).unwrap();
-                    let start = usize::try_from(position.offset).unwrap();
-                    lines.extend_from_slice(&content[start..start + position.length as usize]);
+            Output::Read { connection, purpose, older, positions } => {
+                let lines = self.archive.read(older.as_ref(), &positions);
+                self.notices.append(&mut self.archive.take_notices());
+                let lines = (!self.reads_fail).then(|| lines.unwrap());
+                self.hub.handle_lines(connection, purpose, lines.as_ref(), self.now());
+            }
+            Output::Archive(through) => {
+                self.closed = Some(through);
+                if !self.archivist_is_slow {
+                    self.archive();
                 }
-                let last = positions.last().map_or(0, |position| position.seq);
-                self.hub.handle_lines(connection, purpose, Some(&lines), last, self.now());
             }
             Output::Drop(key) => {
                 if let Some(client) = self.clients.get_mut(&key) {
@@ -278,7 +316,7 @@ impl World {
             }
             Output::AskForRoom => {
                 self.has_failed |= self.log.tend(self.now().tick).is_err();
-                self.hub.handle_room(self.log.room_bytes());
+                self.hub.handle_room(self.log.room_bytes(), self.now());
             }
             Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
         }

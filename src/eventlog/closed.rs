@@ -1,0 +1,189 @@
+//! Segments that are never appended to again: their links, and their events.
+
+use memchr::{memchr, memrchr};
+use uuid::Uuid;
+
+use super::format::{CommitLine, LineError, SegmentLine, is_frame, segment_name};
+use super::opening::{Damage, OpenError, Replayed, disk};
+use super::storage::{Storage, StorageFile};
+use super::tree::Hash;
+use crate::chat::{DecodeError, Event, Record, Seq};
+
+/// The most bytes of a segment's first line, and more than those of a commit.
+const LINK_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes read from a segment at once: more than the longest line.
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// What a closed segment ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// The number of the log.
+    pub log: Uuid,
+    /// Its first event.
+    pub first: Seq,
+    /// Its last event.
+    pub last: Seq,
+    /// The root of the tree over all events up to its last.
+    pub root: Hash,
+}
+
+/// Reads the first line of a segment.
+///
+/// # Errors
+/// It is not there, or not as it was written.
+pub fn read_header<S: Storage>(storage: &S, first: Seq) -> Result<SegmentLine, OpenError> {
+    let file = storage.open(&segment_name(first)).map_err(disk(first))?;
+    let mut bytes = vec![0; LINK_BYTES_MAX];
+    let count = file.read_at(0, &mut bytes).map_err(disk(first))?;
+    parse_header(first, &bytes[..count])
+}
+
+/// Gives each event of a closed segment to `each`.
+///
+/// # Errors
+/// The disk failed, or it is not what was written.
+pub fn read_closed<S: Storage>(
+    storage: &S,
+    first: Seq,
+    each: &mut impl FnMut(Replayed<'_>),
+) -> Result<ClosedSegment, OpenError> {
+    let (header, commit) = read_links(storage, first)?;
+    let file = storage.open(&segment_name(first)).map_err(disk(first))?;
+    Replay::new(first).read_file(&file, each)?;
+    Ok(ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root })
+}
+
+/// Reads the first line and the last of a closed segment, and nothing between.
+pub(super) fn read_links<S: Storage>(storage: &S, first: Seq) -> Result<(SegmentLine, CommitLine), OpenError> {
+    let header = read_header(storage, first)?;
+    let file = storage.open(&segment_name(first)).map_err(disk(first))?;
+    let mut bytes = vec![0; LINK_BYTES_MAX];
+    let from = file.length().map_err(disk(first))?.saturating_sub(LINK_BYTES_MAX as u64);
+    let count = file.read_at(from, &mut bytes).map_err(disk(first))?;
+    Ok((header, parse_end(first, &bytes[..count])?))
+}
+
+/// The first line of a segment that begins with these bytes.
+pub(super) fn parse_header(first: Seq, bytes: &[u8]) -> Result<SegmentLine, OpenError> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let header = SegmentLine::parse(line).map_err(|error| match error {
+        LineError::Newer(_) => OpenError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
+        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, &what)),
+    })?;
+    if header.first != first {
+        let what = format!("its first line names event {} as its first", header.first);
+        return Err(OpenError::Damage(Damage::of_header(first, &what)));
+    }
+    Ok(header)
+}
+
+/// The commit that a segment ends with, from its last bytes.
+pub(super) fn parse_end(first: Seq, bytes: &[u8]) -> Result<CommitLine, OpenError> {
+    let last_line = bytes.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    last_line.and_then(CommitLine::parse).ok_or_else(|| {
+        let line = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let what = "the segment does not end with a commit".to_owned();
+        OpenError::Damage(Damage { file: segment_name(first), line, seq: first, what })
+    })
+}
+
+/// Checks that a segment goes on where the one before it ended.
+pub(super) fn check_link(
+    first: Seq,
+    header: &SegmentLine,
+    log: Uuid,
+    before: Option<&CommitLine>,
+) -> Result<(), OpenError> {
+    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, &what)));
+    if header.log != log {
+        return damage(format!("it belongs to log {}, and the newest segment to log {log}", header.log));
+    }
+    match before {
+        None if first != 1 => damage(format!("the log begins with event {first}: the segments before are missing")),
+        Some(commit) if commit.seq + 1 != first => {
+            damage(format!("the segment before ends with event {}: one is missing between", commit.seq))
+        }
+        Some(commit) if commit.root != header.tree.root() => {
+            damage("its root is not the one that the segment before ends with".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the events of a segment, piece by piece.
+#[derive(Debug)]
+pub(super) struct Replay {
+    segment: Seq,
+    /// The number of the next event.
+    next: Seq,
+    /// Lines read so far.
+    lines: u64,
+    /// Bytes read so far.
+    pub(super) offset: u64,
+}
+
+impl Replay {
+    pub(super) fn new(segment: Seq) -> Self {
+        Self { segment, next: segment, lines: 0, offset: 0 }
+    }
+
+    /// Gives the events of the next whole lines to `each`.
+    pub(super) fn read(&mut self, bytes: &[u8], each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
+        let mut start = 0;
+        while let Some(length) = memchr(b'\n', &bytes[start..]) {
+            let line = &bytes[start..start + length];
+            self.lines += 1;
+            if !is_frame(line) {
+                let record = self.decode(line)?;
+                let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long".into()))?;
+                each(Replayed { record: &record, segment: self.segment, offset: self.offset, length });
+                self.next += 1;
+            }
+            start += length + 1;
+            self.offset += length as u64 + 1;
+        }
+        Ok(())
+    }
+
+    /// Gives the events of a file from its start to its end.
+    pub(super) fn read_file(
+        &mut self,
+        file: &impl StorageFile,
+        each: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), OpenError> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut filled = 0;
+        loop {
+            let count = file.read_at(self.offset + filled as u64, &mut buffer[filled..]).map_err(disk(self.segment))?;
+            filled += count;
+            let whole = memrchr(b'\n', &buffer[..filled]).map_or(0, |end| end + 1);
+            self.read(&buffer[..whole], each)?;
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            if count == 0 {
+                return if filled == 0 { Ok(()) } else { Err(self.damage("the last line has no end".into())) };
+            }
+            if filled == buffer.len() {
+                return Err(self.damage("the line is too long".into()));
+            }
+        }
+    }
+
+    fn decode(&self, line: &[u8]) -> Result<Record, OpenError> {
+        let record = Event::decode(line).map_err(|error| match error {
+            DecodeError::UnknownType(_) => {
+                OpenError::Newer { file: segment_name(self.segment), line: self.lines, what: error.to_string() }
+            }
+            other => self.damage(other.to_string()),
+        })?;
+        if record.seq != self.next {
+            return Err(self.damage(format!("event {} stands where event {} should", record.seq, self.next)));
+        }
+        Ok(record)
+    }
+
+    fn damage(&self, what: String) -> OpenError {
+        OpenError::Damage(Damage { file: segment_name(self.segment), line: self.lines, seq: self.next, what })
+    }
+}
