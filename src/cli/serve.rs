@@ -13,7 +13,7 @@ use super::progress::ProgressBar;
 use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
-use crate::eventlog::{Disk, OpenError, Writer};
+use crate::eventlog::{self, Disk, OpenError, Writer};
 use crate::server::archive_files::ArchiveFiles;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
