@@ -18,7 +18,7 @@ mod straight;
 pub mod transfer;
 
 pub use command::{Command, Place};
-pub use event::{Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
+pub use event::{Addressee, Event, FileOffer, LogoutReason, Origin, Outcome, Record, SessionId, TransferPath};
 pub use event_line::DecodeError;
 pub use login::LoginRequest;
 pub use policy::Policy;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand with its arguments, its help and its run.
 
 pub mod connect;
+pub mod erase;
 pub mod exit;
 mod progress;
 mod proof;
@@ -28,6 +29,8 @@ enum Subcommands {
     Connect(connect::ConnectArgs),
     /// Look back into a log: search it, check it, derive from it.
     Replay(replay::ReplayArgs),
+    /// Take the text of messages out of a log for good.
+    Erase(erase::EraseArgs),
 }
 
 /// Runs the program with the process's arguments.
@@ -44,6 +47,7 @@ pub fn run() -> Exit {
         Subcommands::Serve(arguments) => serve::run(arguments).map(|()| Exit::Done),
         Subcommands::Connect(arguments) => connect::run(arguments),
         Subcommands::Replay(arguments) => replay::run(arguments).map(|()| Exit::Done),
+        Subcommands::Erase(arguments) => erase::run(arguments).map(|()| Exit::Done),
     };
     match done {
         Ok(exit) => exit,

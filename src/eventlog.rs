@@ -6,6 +6,7 @@
 mod append;
 mod checkpoint;
 mod closed;
+mod erasure;
 mod format;
 mod judge;
 mod keyfile;
@@ -25,6 +26,7 @@ mod writer;
 pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
 pub use checkpoint::NoteKey;
 pub use closed::{ClosedSegment, read_closed, read_header};
+pub use erasure::{EraseError, Order};
 pub use format::{CommitLine, Head, SegmentLine, checked, is_checked, segment_name};
 pub use keyfile::{KeyError, make_key, read_bounded, read_key};
 pub use log_tree::{LogTree, ProveError};

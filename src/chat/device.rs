@@ -52,7 +52,9 @@ fn find(state: &State, user: UserName, device: DeviceName) -> Option<&Device> {
 /// Who numbered an event, and how.
 fn numbered(event: &Event) -> Option<(UserName, Origin)> {
     let (user, origin) = match event {
-        Event::Message { from, origin, .. } | Event::GroupMessage { from, origin, .. } => (from, origin),
+        Event::Message { from, origin, .. }
+        | Event::GroupMessage { from, origin, .. }
+        | Event::Erased { from, origin, .. } => (from, origin),
         Event::GroupCreated { by, origin, .. } | Event::GroupInvited { by, origin, .. } => (by, origin),
         Event::GroupJoined { user, origin, .. } | Event::GroupLeft { user, origin, .. } => (user, origin),
         _ => return None,

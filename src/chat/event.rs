@@ -36,6 +36,15 @@ pub enum LogoutReason {
     Shutdown,
 }
 
+/// To whom a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressee {
+    /// One user.
+    User(UserName),
+    /// A group.
+    Group(GroupName),
+}
+
 /// One file of an offered transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileOffer {
@@ -156,6 +165,14 @@ pub enum Event {
         reason: String,
         erased: Vec<Seq>,
     },
+    /// Stands where the line of a message stood, once an `erasure` has taken its text out of the log.
+    Erased {
+        from: UserName,
+        to: Addressee,
+        origin: Option<Origin>,
+        /// The hash of the message's own line in the log's tree, in hexadecimal.
+        leaf: String,
+    },
     ServerStarted {
         version: String,
     },
@@ -194,6 +211,7 @@ impl Event {
             Self::TransferEnded { .. } => "transfer_ended",
             Self::KeyBound { .. } => "key_bound",
             Self::Erasure { .. } => "erasure",
+            Self::Erased { .. } => "erased",
             Self::ServerStarted { .. } => "server_started",
             Self::ServerStopped { .. } => "server_stopped",
         }

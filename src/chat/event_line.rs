@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, FileOffer, Origin, Outcome, Record, SessionId, TransferPath};
+use super::event::{Addressee, Event, FileOffer, Origin, Outcome, Record, SessionId, TransferPath};
 use super::{Seq, json, straight};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, Text, TransferId, UserName};
@@ -96,6 +96,15 @@ impl Event {
             }
             Self::Erasure { by, reason, erased } => {
                 fields.text("by", by).text("reason", reason).json("erased", erased);
+            }
+            Self::Erased { from, to, origin, leaf } => {
+                fields.word("from", from.as_str());
+                match to {
+                    Addressee::User(user) => fields.word("to", user.as_str()),
+                    Addressee::Group(group) => fields.word("group", group.as_str()),
+                };
+                fields.origin(origin);
+                fields.text("leaf", leaf);
             }
             Self::ServerStarted { version } | Self::ServerStopped { version } => {
                 fields.text("version", version);
@@ -220,6 +229,7 @@ struct RawEvent<'a> {
     path: Option<TransferPath>,
     key: Option<String>,
     erased: Option<Vec<Seq>>,
+    leaf: Option<String>,
     version: Option<String>,
     device: Option<DeviceName>,
     id: Option<u64>,
@@ -318,6 +328,15 @@ impl RawEvent<'_> {
                 reason: need!("erasure", reason),
                 erased: need!("erasure", erased),
             },
+            "erased" => Event::Erased {
+                from: need!("erased", from),
+                to: match self.group {
+                    Some(group) => Addressee::Group(group),
+                    None => Addressee::User(need!("erased", to)),
+                },
+                origin,
+                leaf: need!("erased", leaf),
+            },
             "server_started" => Event::ServerStarted { version: need!("server_started", version) },
             "server_stopped" => Event::ServerStopped { version: need!("server_stopped", version) },
             other => return Err(DecodeError::UnknownType(other.to_owned())),
@@ -366,6 +385,20 @@ mod tests {
                 r#""text":"a\nb","device":"laptop","id":7}"#
             ),
         );
+    }
+
+    #[test]
+    fn an_erased_message_is_written_as_the_contract_shows_it() {
+        let leaf = "ab".repeat(32);
+        let start = r#"{"seq":41,"ts":"2026-11-22T06:10:00.123Z","type":"erased","from":"yoda","#;
+        let origin = Some(Origin { device: "laptop".parse().unwrap(), id: 7 });
+        for (to, origin, rest) in [
+            (Addressee::User("han".parse().unwrap()), None, r#""to":"han""#),
+            (Addressee::Group("jedi".parse().unwrap()), origin, r#""group":"jedi","device":"laptop","id":7"#),
+        ] {
+            let event = Event::Erased { from: "yoda".parse().unwrap(), to, origin, leaf: leaf.clone() };
+            check(&event, &format!("{start}{rest},\"leaf\":\"{leaf}\"}}"));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Event, FileOffer, LogoutReason, Origin, Outcome, TransferPath};
+use super::{Addressee, Event, FileOffer, LogoutReason, Origin, Outcome, TransferPath};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, Text, TransferId, UserName};
 
@@ -102,6 +102,13 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             reason,
             erased
         }),
+        (
+            user(),
+            prop_oneof![user().prop_map(Addressee::User), group().prop_map(Addressee::Group)],
+            origin(),
+            "[0-9a-f]{64}"
+        )
+            .prop_map(|(from, to, origin, leaf)| Event::Erased { from, to, origin, leaf }),
         any::<String>().prop_map(|version| Event::ServerStarted { version }),
         any::<String>().prop_map(|version| Event::ServerStopped { version }),
     ]

@@ -176,6 +176,7 @@ impl State {
             Event::Message { .. }
             | Event::GroupMessage { .. }
             | Event::Erasure { .. }
+            | Event::Erased { .. }
             | Event::ServerStopped { .. } => {}
             Event::GroupCreated { .. }
             | Event::GroupInvited { .. }

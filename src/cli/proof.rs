@@ -154,6 +154,6 @@ fn with_exit(error: ProveError) -> anyhow::Error {
         ProveError::Verify(error) => error.into(),
         ProveError::Read(error) => VerifyError::Read(error).into(),
         ProveError::NotHeld(_) | ProveError::NotIntact => Failure::error(Exit::NotIntact, error),
-        ProveError::NoSuchEvent { .. } | ProveError::Before(_) => error.into(),
+        ProveError::NoSuchEvent { .. } | ProveError::Before(_) | ProveError::Erased(_) => error.into(),
     }
 }

@@ -186,6 +186,12 @@ fn events(arguments: &ReplayArgs) -> anyhow::Result<()> {
 fn verify(arguments: &ReplayArgs) -> anyhow::Result<()> {
     let verified = eventlog::verify(&arguments.log)?;
     proof::check_heads(&arguments.log, &arguments.proof)?;
+    if verified.erasures_left > 0 {
+        eprintln!(
+            "messenger: {} messages were ordered to be erased and still have their text: the next start erases it",
+            verified.erasures_left
+        );
+    }
     if verified.unfinished_bytes > 0 {
         eprintln!(
             "messenger: behind that are {} bytes that were never acknowledged, or are being written now",

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::app::App;
 use super::contract::{Ending, Keep, Show};
 use super::requests::Request;
-use crate::chat::{Event, Origin, Record, Seq};
+use crate::chat::{Addressee, Event, Origin, Record, Seq};
 use crate::names::{GroupName, UserName};
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, ServerFrame};
 
@@ -155,7 +155,9 @@ impl App {
 /// Who numbered an event, and how.
 fn numbered(event: &Event) -> Option<(UserName, Origin)> {
     let (user, origin) = match event {
-        Event::Message { from, origin, .. } | Event::GroupMessage { from, origin, .. } => (from, origin),
+        Event::Message { from, origin, .. }
+        | Event::GroupMessage { from, origin, .. }
+        | Event::Erased { from, origin, .. } => (from, origin),
         Event::GroupCreated { by, origin, .. } | Event::GroupInvited { by, origin, .. } => (by, origin),
         Event::GroupJoined { user, origin, .. } | Event::GroupLeft { user, origin, .. } => (user, origin),
         _ => return None,
@@ -168,8 +170,12 @@ fn answer_of(record: &Record) -> Answer {
     let answer = Answer { seq: Some(record.seq), ts: Some(record.at), ..Answer::default() };
     let word = |word: &str| word.to_owned();
     match &record.event {
-        Event::Message { to, .. } => Answer { command: word("msgto"), to: Some(*to), ..answer },
-        Event::GroupMessage { group, .. } => Answer { command: word("groupmsg"), group: Some(*group), ..answer },
+        Event::Message { to, .. } | Event::Erased { to: Addressee::User(to), .. } => {
+            Answer { command: word("msgto"), to: Some(*to), ..answer }
+        }
+        Event::GroupMessage { group, .. } | Event::Erased { to: Addressee::Group(group), .. } => {
+            Answer { command: word("groupmsg"), group: Some(*group), ..answer }
+        }
         Event::GroupCreated { group, by, invited, .. } => Answer {
             command: word("creategroup"),
             group: Some(*group),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use indexmap::IndexMap;
 
 use super::form::LineWriter;
-use crate::chat::{Event, Record, SessionId};
+use crate::chat::{Addressee, Event, Record, SessionId};
 use crate::clock::Timestamp;
 use crate::names::{GroupName, UserName};
 
@@ -59,16 +59,14 @@ impl Derived {
     /// Folds an event: what it adds to files goes to `growth`. Gives whether it changed who is logged in.
     pub fn apply(&mut self, record: &Record, growth: &mut Growth) -> bool {
         match &record.event {
-            Event::Message { to, text, .. } => {
-                self.messages += 1;
-                let fields = [self.words.of(record.at), to.as_str(), text.as_str()];
-                growth.put(Journal::Messages, self.messages, fields);
-            }
+            Event::Message { to, text, .. } => self.message(record.at, *to, text.as_str(), growth),
             Event::GroupMessage { group, from, text, .. } => {
-                let number = self.group_messages.entry(*group).or_default();
-                *number += 1;
-                let fields = [self.words.of(record.at), from.as_str(), text.as_str()];
-                growth.put(Journal::Group(*group), *number, fields);
+                self.group_message(record.at, *group, *from, text.as_str(), growth);
+            }
+            // The number stays, and no message has an empty text.
+            Event::Erased { to: Addressee::User(to), .. } => self.message(record.at, *to, "", growth),
+            Event::Erased { to: Addressee::Group(group), from, .. } => {
+                self.group_message(record.at, *group, *from, "", growth);
             }
             Event::GroupCreated { group, .. } => growth.make(Journal::Group(*group)),
             Event::Login { user, session, ip, udp_port, .. } => {
@@ -81,6 +79,17 @@ impl Derived {
             _ => {}
         }
         false
+    }
+
+    fn message(&mut self, at: Timestamp, to: UserName, text: &str, growth: &mut Growth) {
+        self.messages += 1;
+        growth.put(Journal::Messages, self.messages, [self.words.of(at), to.as_str(), text]);
+    }
+
+    fn group_message(&mut self, at: Timestamp, group: GroupName, from: UserName, text: &str, growth: &mut Growth) {
+        let number = self.group_messages.entry(group).or_default();
+        *number += 1;
+        growth.put(Journal::Group(group), *number, [self.words.of(at), from.as_str(), text]);
     }
 
     /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order

@@ -67,7 +67,7 @@ pub struct AppendError {
 /// A log that is open for appending.
 #[derive(Debug)]
 pub struct Log<S: Storage> {
-    storage: S,
+    pub(super) storage: S,
     file: S::File,
     segment: Seq,
     log: Uuid,
@@ -113,6 +113,23 @@ impl<S: Storage> Log<S> {
     /// Ends segments at another length than [`SEGMENT_BYTES_MAX`]: for tests that want many.
     pub fn set_segment_bytes_max(&mut self, bytes: u64) {
         self.segment_bytes_max = bytes;
+    }
+
+    /// The first event of the segment that is written, or the one that it will begin with.
+    pub(super) fn segment(&self) -> Seq {
+        self.segment
+    }
+
+    /// Ends the segment, so that nothing in it is appended to any more; an empty one goes on.
+    ///
+    /// # Errors
+    /// The disk failed; the log must not be used any more.
+    pub(super) fn end_segment(&mut self) -> Result<(), AppendError> {
+        if self.good.seq < self.segment {
+            return Ok(());
+        }
+        let file = segment_name(self.good.seq + 1);
+        self.begin_next_segment().map_err(|source| AppendError { file, source })
     }
 
     /// The number of the log.

@@ -1,9 +1,11 @@
 //! Segments that are never appended to again: their links, and their events.
 
+use std::io;
+
 use memchr::{memchr, memrchr};
 use uuid::Uuid;
 
-use super::format::{CommitLine, LineError, SegmentLine, is_frame, segment_name};
+use super::format::{CommitLine, LineError, SegmentLine, event_start, is_frame, segment_name};
 use super::opening::{Damage, OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
 use super::tree::Hash;
@@ -62,6 +64,31 @@ pub(super) fn read_links<S: Storage>(storage: &S, first: Seq) -> Result<(Segment
     let from = file.length().map_err(disk(first))?.saturating_sub(LINK_BYTES_MAX as u64);
     let count = file.read_at(from, &mut bytes).map_err(disk(first))?;
     Ok((header, parse_end(first, &bytes[..count])?))
+}
+
+/// The line of an event of a segment, without its line feed; `None` if it is not there.
+pub(super) fn find_event(file: &impl StorageFile, seq: Seq) -> io::Result<Option<Vec<u8>>> {
+    let (mut low, mut high) = (0, file.length()?);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    // Numbers rise, so that halving finds a chunk that the line begins in, and is wholly in with what follows.
+    while high - low > CHUNK_BYTES as u64 / 2 {
+        let middle = low + (high - low) / 2;
+        let count = file.read_at(middle, &mut buffer)?;
+        let begun = memchr(b'\n', &buffer[..count]).map_or(count, |end| end + 1);
+        match first_event(&buffer[begun..count]) {
+            Some(found) if found <= seq => low = middle + begun as u64,
+            _ => high = middle,
+        }
+    }
+    let count = file.read_at(low, &mut buffer)?;
+    let lines = buffer[..count].split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let found = lines.filter_map(|line| Some((event_start(line)?.0, line))).find(|(found, _)| *found == seq);
+    Ok(found.map(|(_, line)| line.to_vec()))
+}
+
+/// The number of the first event in these lines.
+fn first_event(lines: &[u8]) -> Option<Seq> {
+    lines.split(|byte| *byte == b'\n').find_map(|line| event_start(line).map(|(seq, _)| seq))
 }
 
 /// The first line of a segment that begins with these bytes.

@@ -210,6 +210,14 @@ pub fn event_start(line: &[u8]) -> Option<(Seq, &[u8])> {
     Some((seq, time))
 }
 
+/// The type at the start of an event line.
+pub fn event_kind(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(br#"{"seq":"#)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = rest.get(digits + br#","ts":""#.len() + 24..)?.strip_prefix(br#"","type":""#)?;
+    rest.get(..rest.iter().position(|byte| *byte == b'"')?)
+}
+
 /// The name of the segment's file that begins with an event.
 pub fn segment_name(first: Seq) -> String {
     format!("{first:020}.jsonl")

@@ -5,6 +5,7 @@
 
 use memchr::memchr;
 
+use super::erasure::Line;
 use super::format::{CommitLine, LineError, SECTOR_BYTES, SegmentLine, event_start, is_commit};
 use super::tree::{Hash, Tree};
 use crate::chat::Seq;
@@ -47,6 +48,25 @@ pub struct Walk {
     pub broken: Option<Broken>,
     /// The ends of the commits, for comparing with HEAD: each event number with the offset behind its commit.
     pub commits: Vec<(Seq, u64)>,
+    /// What was erased in the good part, and what it says is to be.
+    pub erasures: Erasures,
+}
+
+/// Erased lines, and the events that erasures name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Erasures {
+    /// The events whose lines are erased, each with its line in the file, from 1.
+    pub erased: Vec<(Seq, u64)>,
+    /// The events that are named by erasures.
+    pub named: Vec<Seq>,
+}
+
+impl Erasures {
+    /// Adds those of what follows.
+    pub fn append(&mut self, mut other: Self) {
+        self.erased.append(&mut other.erased);
+        self.named.append(&mut other.named);
+    }
 }
 
 /// What follows the good part.
@@ -79,7 +99,14 @@ pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, Lin
     let length = memchr(b'\n', bytes).ok_or(LineError::Broken("its first line has no end"))?;
     let header = SegmentLine::parse(&bytes[..length])?;
     let good = Good { seq: header.first - 1, at: header.at, end: length as u64 + 1, tree: header.tree.clone() };
-    let mut walker = Walker { tree: good.tree.clone(), last_time: header.at.to_rfc3339(), good, commits: Vec::new() };
+    let mut walker = Walker {
+        tree: good.tree.clone(),
+        last_time: header.at.to_rfc3339(),
+        good,
+        commits: Vec::new(),
+        erasures: Erasures::default(),
+        pending: Erasures::default(),
+    };
     let mut broken = None;
     let mut start = length + 1;
     let mut number = 2;
@@ -88,7 +115,7 @@ pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, Lin
         let found = memchr(b'\n', &bytes[start..]);
         let line = &bytes[start..found.map_or(bytes.len(), |length| start + length)];
         let step = match found {
-            Some(length) => walker.step(line, (start + length) as u64 + 1),
+            Some(length) => walker.step(line, number, (start + length) as u64 + 1),
             None => Err("the last line has no end".to_owned()),
         };
         if let Err(what) = step {
@@ -104,7 +131,7 @@ pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, Lin
         }
     }
     tell(walker.good.end);
-    Ok(Walk { header, good: walker.good, broken, commits: walker.commits })
+    Ok(Walk { header, good: walker.good, broken, commits: walker.commits, erasures: walker.erasures })
 }
 
 struct Walker {
@@ -112,10 +139,13 @@ struct Walker {
     last_time: [u8; 24],
     good: Good,
     commits: Vec<(Seq, u64)>,
+    erasures: Erasures,
+    /// Those that no commit covers yet.
+    pending: Erasures,
 }
 
 impl Walker {
-    fn step(&mut self, line: &[u8], end: u64) -> Result<(), String> {
+    fn step(&mut self, line: &[u8], number: u64, end: u64) -> Result<(), String> {
         if is_commit(line) {
             return self.commit(line, end);
         }
@@ -130,7 +160,19 @@ impl Walker {
             return Err(format!("the time of event {seq} is before that of the one before"));
         }
         self.last_time.copy_from_slice(time);
-        self.tree.push(Hash::of_leaf(line));
+        let leaf = match Line::of(line) {
+            Line::Usual => Hash::of_leaf(line),
+            Line::Erasure(mut named) => {
+                self.pending.named.append(&mut named);
+                Hash::of_leaf(line)
+            }
+            Line::Erased(leaf) => {
+                self.pending.erased.push((seq, number));
+                leaf
+            }
+            Line::Broken => return Err(format!("the erased line of event {seq} is not as it was written")),
+        };
+        self.tree.push(leaf);
         Ok(())
     }
 
@@ -148,6 +190,7 @@ impl Walker {
         }
         self.good = Good { seq: commit.seq, at: commit.at, end, tree: self.tree.clone() };
         self.commits.push((commit.seq, end));
+        self.erasures.append(std::mem::take(&mut self.pending));
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::erasure::Line;
 use super::format::{SegmentLine, segment_first, segment_name};
 use super::opening::Damage;
 use super::proof::{consistency_nodes, inclusion_nodes};
@@ -36,6 +37,9 @@ pub enum ProveError {
         /// The last there is.
         last: Seq,
     },
+    /// Its text is gone.
+    #[error("the text of event {0} was erased, so that nothing is left to be proven")]
+    Erased(Seq),
     /// The log is not the one that had this head.
     #[error("the log does not go on from head {0}: it was changed or cut since")]
     NotHeld(TreeHead),
@@ -137,6 +141,9 @@ impl LogTree {
     fn line(&mut self, seq: Seq) -> Result<String, ProveError> {
         self.reader.seek(seq)?;
         match self.reader.next_line()? {
+            Some(line) if line.seq == seq && matches!(Line::of(line.bytes), Line::Erased(_)) => {
+                Err(ProveError::Erased(seq))
+            }
             Some(line) if line.seq == seq => String::from_utf8(line.bytes.to_vec()).map_err(|_| ProveError::NotIntact),
             _ => Err(ProveError::NoSuchEvent { asked: seq, last: self.head.seq }),
         }
@@ -173,7 +180,9 @@ impl LogTree {
         self.reader.seek(leaves.start + 1)?;
         for leaf in leaves {
             match self.reader.next_line()? {
-                Some(line) if line.seq == leaf + 1 => tree.push(Hash::of_leaf(line.bytes)),
+                Some(line) if line.seq == leaf + 1 => {
+                    tree.push(Line::leaf_of(line.bytes).ok_or(ProveError::NotIntact)?);
+                }
                 _ => return Err(ProveError::NoSuchEvent { asked: leaf + 1, last: self.head.seq }),
             }
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::SECTOR_BYTES;
-use super::storage::{EVENTS, Storage, StorageFile};
+use super::storage::{EVENTS, Storage, StorageFile, TORN};
 
 /// The disk, as one directory of it is seen. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,6 @@ struct Contents {
     durable_names: BTreeMap<String, usize>,
     /// Changes of names since they were last synced.
     renamings: Vec<Renaming>,
-    torn: Vec<Vec<u8>>,
     faults: Faults,
 }
 
@@ -83,7 +82,9 @@ impl MemoryDisk {
 
     /// The tails that were cut off so far.
     pub fn torn(&self) -> Vec<Vec<u8>> {
-        self.contents().torn.clone()
+        let contents = self.contents();
+        let torn = contents.names.iter().filter(|(name, _)| name.starts_with(TORN));
+        torn.filter_map(|(_, number)| Some(contents.files.get(*number)?.bytes.clone())).collect()
     }
 
     /// A file's content as programs see it.
@@ -223,8 +224,9 @@ impl Storage for MemoryDisk {
     }
 
     fn keep_torn(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
-        self.contents().torn.push(bytes.to_vec());
-        Ok(format!("torn/{name}"))
+        let path = format!("{TORN}/{name}");
+        self.beside(EVENTS)?.put(&path, bytes.to_vec());
+        Ok(path)
     }
 }
 

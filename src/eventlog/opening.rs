@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::append::Log;
 use super::closed::{ClosedSegment, Replay, check_link, read_links};
+use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
 use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk_telling};
 use super::storage::{LOCK, Storage, StorageFile};
@@ -160,6 +161,7 @@ pub fn open_after<S: Storage>(
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
     let mut segments = segments(&storage)?;
+    remove_unfinished(&storage).map_err(|source| OpenError::Disk { file: REWRITTEN.to_owned(), source })?;
     let head_file = read_head(&storage)?;
     let head = head_file.map(|file| file.head);
     if head_file.is_some_and(|file| file.is_half_broken) {
@@ -198,6 +200,10 @@ pub fn open_after<S: Storage>(
     if let Tail::Damage(broken) = tail {
         return Err(OpenError::Damage(Damage::at(first, broken)));
     }
+    if let Some((seq, line)) = walk.erasures.erased.first().copied() {
+        let what = "the line is erased, in a segment that is still being written".to_owned();
+        return Err(OpenError::Damage(Damage { file: segment_name(first), line, seq, what }));
+    }
     taken_in?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
 
@@ -216,6 +222,12 @@ pub fn open_after<S: Storage>(
     }
     let mut log = Log::resume(storage, file, first, walk.header.log, walk.good, head_file);
     log.acknowledge().map_err(|source| OpenError::Disk { file: HEAD.to_owned(), source })?;
+    // An order is carried out before anything follows it, so that only the newest segment can hold one that was not.
+    let erased = carry_out(&log.storage, &walk.erasures.named)?;
+    if !erased.is_empty() {
+        let count = erased.len();
+        notices.push(format!("the text of {count} messages was erased, as had been ordered before the last stop"));
+    }
     Ok(Opened { log, notices })
 }
 
@@ -288,7 +300,7 @@ pub fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
     for name in storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })? {
         match segment_first(&name) {
             Some(first) => segments.push(first),
-            None if [HEAD, NEXT, LOCK].contains(&name.as_str()) => {}
+            None if [HEAD, NEXT, LOCK, REWRITTEN].contains(&name.as_str()) => {}
             None => return Err(OpenError::Foreign(name)),
         }
     }

@@ -101,8 +101,10 @@ pub trait StorageFile: Send + 'static {
 pub const LOCK: &str = "LOCK";
 /// The name of the directory of a log in the data directory.
 pub const EVENTS: &str = "events";
+/// The name of the directory for the indexes of closed segments.
+pub const INDEX: &str = "index";
 /// The name of the directory for tails that were cut off.
-const TORN: &str = "torn";
+pub const TORN: &str = "torn";
 
 /// Why a log's directory cannot be written.
 #[derive(Debug, thiserror::Error)]

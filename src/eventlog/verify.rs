@@ -1,5 +1,6 @@
 //! Verifying: every byte of a log checked, framing, order and tree, beside a running server too.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use memchr::memchr;
@@ -22,6 +23,8 @@ pub struct Verified {
     pub seq: Seq,
     /// The root of the tree over all events up to it.
     pub root: Hash,
+    /// Messages whose erasure was ordered and not carried out yet: the next opening does.
+    pub erasures_left: u64,
     /// Bytes of a batch behind it that was never acknowledged, or is being written now.
     pub unfinished_bytes: u64,
 }
@@ -65,20 +68,21 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let first = segment_first(&name).ok_or_else(|| no_log("its name is that of no segment".into()))?;
             let directory = file.parent().map(Path::to_owned).unwrap_or_default();
-            Verifier { directory, log: None, before: None }.segment(first, true, None)
+            Verifier::new(directory).segment(first, true, None)
         }
         Place::Events(directory) => {
             // HEAD first: what it speaks of is in the segments that are read afterwards.
             let head = read_head(&directory)?;
             let segments = segments(&directory)?;
             let newest = *segments.last().ok_or_else(|| no_log("no segment is there".into()))?;
-            let mut verifier = Verifier { directory, log: None, before: None };
+            let mut verifier = Verifier::new(directory);
             let mut events = 0;
             for first in segments {
                 let verified = verifier.segment(first, first == newest, head)?;
                 events += verified.events;
                 if first == newest {
-                    return Ok(Verified { events, ..verified });
+                    let erasures_left = verifier.check_erasures()?;
+                    return Ok(Verified { events, erasures_left, ..verified });
                 }
             }
             Err(no_log("no segment is there".into()).into())
@@ -97,7 +101,7 @@ pub(super) fn verify_newest(path: &Path) -> Result<Verified, VerifyError> {
         Place::Events(directory) => {
             let head = read_head(&directory)?;
             let newest = *segments(&directory)?.last().ok_or_else(|| no_log("no segment is there".into()))?;
-            Verifier { directory, log: None, before: None }.segment(newest, true, head)
+            Verifier::new(directory).segment(newest, true, head)
         }
     }
 }
@@ -107,9 +111,26 @@ struct Verifier {
     log: Option<Uuid>,
     /// The tree at the end of the segment before.
     before: Option<Tree>,
+    /// Lines that are erased, by their events: the segment and the line in its file.
+    erased: BTreeMap<Seq, (Seq, u64)>,
+    /// The events that erasures name.
+    named: BTreeSet<Seq>,
 }
 
 impl Verifier {
+    fn new(directory: PathBuf) -> Self {
+        Self { directory, log: None, before: None, erased: BTreeMap::new(), named: BTreeSet::new() }
+    }
+
+    /// Checks that whatever is erased was ordered to be. Gives how many orders are not carried out.
+    fn check_erasures(&self) -> Result<u64, VerifyError> {
+        if let Some((seq, (first, line))) = self.erased.iter().find(|(seq, _)| !self.named.contains(seq)) {
+            let what = "the line is erased, and no erasure names it".to_owned();
+            return Err(VerifyError::Damage(Damage { file: segment_name(*first), line: *line, seq: *seq, what }));
+        }
+        Ok(self.named.iter().filter(|seq| !self.erased.contains_key(seq)).count() as u64)
+    }
+
     fn segment(&mut self, first: Seq, is_newest: bool, head: Option<Head>) -> Result<Verified, VerifyError> {
         let path = self.directory.join(segment_name(first));
         let bytes = ReadFile::open(&path).and_then(|file| file.read());
@@ -158,8 +179,11 @@ impl Verifier {
             events: walk.good.seq + 1 - first,
             seq: walk.good.seq,
             root: walk.good.tree.root(),
+            erasures_left: 0,
             unfinished_bytes,
         };
+        self.erased.extend(walk.erasures.erased.iter().map(|(seq, line)| (*seq, (first, *line))));
+        self.named.extend(walk.erasures.named);
         self.before = Some(walk.good.tree);
         Ok(verified)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Answer, ErrorAnswer, UserEntry};
-use crate::chat::{Event, FileOffer, LogoutReason, Outcome, Record, Refusal};
+use crate::chat::{Addressee, Event, FileOffer, LogoutReason, Outcome, Record, Refusal};
 use crate::clock::Timestamp;
 use crate::names::{FormError, UserName};
 
@@ -173,6 +173,9 @@ pub fn past_event(record: &Record, time: TimeForm) -> String {
     let told = match &record.event {
         Event::Message { from, to, text, .. } => format!("{from} to {to}: {}", visible(text.as_str())),
         Event::GroupMessage { group, from, text, .. } => format!("{group}, {from}: {}", visible(text.as_str())),
+        // Said otherwise than any message is, so that no text can pose as it.
+        Event::Erased { from, to: Addressee::User(to), .. } => format!("a message of {from} to {to} was erased"),
+        Event::Erased { from, to: Addressee::Group(group), .. } => format!("{group}: a message of {from} was erased"),
         Event::GroupCreated { group, by, invited, .. } => {
             format!("{by} created the group chat {group} and invited {}", names(invited))
         }

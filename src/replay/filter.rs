@@ -9,7 +9,7 @@ use crate::eventlog::EventLine;
 use crate::names::{GroupName, UserName};
 
 /// Every type of event, as [`Event::kind`] names it.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 18] = [
     "message",
     "group_message",
     "group_created",
@@ -25,6 +25,7 @@ pub const KINDS: [&str; 17] = [
     "transfer_ended",
     "key_bound",
     "erasure",
+    "erased",
     "server_started",
     "server_stopped",
 ];
@@ -114,6 +115,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Addressee;
     use crate::chat::samples::event;
     use proptest::prelude::*;
 
@@ -122,6 +124,7 @@ mod tests {
         match event {
             Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => *from == user || *to == user,
             Event::GroupMessage { from, .. } => *from == user,
+            Event::Erased { from, to, .. } => *from == user || *to == Addressee::User(user),
             Event::GroupCreated { by, invited, .. } | Event::GroupInvited { by, invited, .. } => {
                 *by == user || invited.contains(&user)
             }

@@ -9,10 +9,10 @@ use super::index_file::{self, Bytes, IndexError, IndexFile};
 use super::segment::SegmentBuilder;
 use super::snapshot;
 use crate::chat::{Seq, State};
+use crate::eventlog::storage::INDEX;
 use crate::eventlog::{self, ClosedSegment, OpenError, Replayed, Storage, StorageFile};
 
-/// The directories of the files, in the data directory.
-const INDEX: &str = "index";
+/// The directory of the snapshots, in the data directory.
 const SNAPSHOTS: &str = "snapshots";
 /// How many snapshots are kept: the newest, and one in case that is damaged.
 const SNAPSHOTS_KEPT: usize = 2;

@@ -127,6 +127,8 @@ impl Hub {
             | Event::UserBlocked { .. }
             | Event::KeyBound { .. }
             | Event::Erasure { .. }
+            // It stands in closed segments only, and is never decided.
+            | Event::Erased { .. }
             | Event::ServerStarted { .. }
             | Event::ServerStopped { .. } => {}
         }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
-use crate::chat::{Event, Record, Seq, State};
+use crate::chat::{Addressee, Event, Record, Seq, State};
 use crate::names::{GroupName, NameSet, TransferId, UserName};
 
 /// Where an event's line stands.
@@ -56,13 +56,16 @@ impl Topic {
     /// What an event belongs to; `peers` knows the two users of a transfer.
     pub fn of(event: &Event, peers: impl FnOnce(&TransferId) -> Option<(UserName, UserName)>) -> Self {
         match event {
-            Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => Self::Private(*from, *to),
+            Event::Message { from, to, .. }
+            | Event::TransferOffered { from, to, .. }
+            | Event::Erased { from, to: Addressee::User(to), .. } => Self::Private(*from, *to),
             Event::TransferAnswered { transfer, .. } | Event::TransferEnded { transfer, .. } => {
                 peers(transfer).map_or(Self::Nothing, |(from, to)| Self::Private(from, to))
             }
-            Event::GroupMessage { group, .. } | Event::GroupJoined { group, .. } | Event::GroupLeft { group, .. } => {
-                Self::Group(*group, Box::default())
-            }
+            Event::GroupMessage { group, .. }
+            | Event::GroupJoined { group, .. }
+            | Event::GroupLeft { group, .. }
+            | Event::Erased { to: Addressee::Group(group), .. } => Self::Group(*group, Box::default()),
             Event::GroupCreated { group, invited, .. } | Event::GroupInvited { group, invited, .. } => {
                 Self::Group(*group, invited.as_slice().into())
             }

@@ -131,6 +131,13 @@ impl Server {
         client
     }
 
+    /// A user of the JSON dialect who has processed all up to an event; nothing has been read yet.
+    pub fn login_after(&self, user: &str, after: u64) -> Client {
+        let mut client = self.connect();
+        client.send(&format!(r#"{{"type":"login","username":"{user}","password":"{PASSWORD}","after":{after}}}"#));
+        client
+    }
+
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

@@ -1,0 +1,132 @@
+//! `messenger erase`: its arguments, and the text of messages taken out of a log whose server is stopped.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use uuid::Uuid;
+
+use super::exit::{Exit, Failure};
+use crate::chat::Seq;
+use crate::clock::{self, LogClock};
+use crate::derive::Keeper;
+use crate::eventlog::storage::{EVENTS, Place};
+use crate::eventlog::{
+    self, Disk, EraseError, LockError, LogReader, OpenError, Order, ReadError, Storage as _, Visitor,
+};
+
+/// The arguments of `messenger erase`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  messenger erase --seq 41 --by admin --reason \"asked for by yoda\"
+  messenger erase --seq 41,57 --by admin --reason \"court order 3 of 2026\" /srv/chat
+
+The server must be stopped. Who wrote to whom and when stays, and so does the hash of each line: the log still verifies,
+and the erasure itself stands in it with who and why. Copies elsewhere (backups, clients that have read the messages) and
+old blocks of the disk are beyond its reach.")]
+pub struct EraseArgs {
+    /// The messages, as in `--seq 41,57`.
+    #[arg(long, value_name = "N", value_delimiter = ',', required = true)]
+    seq: Vec<Seq>,
+
+    /// Who erases, as in `--by admin`.
+    #[arg(long, value_name = "NAME")]
+    by: String,
+
+    /// Why, as in `--reason "asked for by yoda"`; it stands in the log.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+
+    /// The data directory of a stopped server, as in `erase … /srv/chat`.
+    #[arg(default_value = "data")]
+    log: PathBuf,
+}
+
+/// Nothing is to be known of the events before.
+struct Nobody;
+
+impl Visitor for Nobody {
+    fn event(&mut self, _: eventlog::Replayed<'_>) {}
+}
+
+/// Erases the text of messages.
+///
+/// # Errors
+/// A server runs there, the events are none to be erased, the log is not intact, or the disk fails.
+pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
+    let EraseArgs { seq, by, reason, log } = arguments;
+    if by.trim().is_empty() || reason.trim().is_empty() {
+        return Err(Failure::error(Exit::Usage, "an erasure stands in the log with who and why: neither may be empty"));
+    }
+    let data = data_directory(log)?;
+    let disk = Disk::lock(&data).map_err(|error| match error {
+        LockError::Held(data) => anyhow::anyhow!(
+            "a server is running on {}: stop it first, so that no text stays in what it has in memory",
+            data.display()
+        ),
+        other => other.into(),
+    })?;
+    // Held until the derived files are made again, too.
+    let _lock = disk.beside(EVENTS)?;
+    let order = Order { seqs: seq.iter().copied().collect(), by: by.clone(), reason: reason.clone() };
+    let root = erase(disk, &order)?;
+    let derived = || Keeper::new(LogReader::open(&data)?, &data)?.catch_up();
+    derived().with_context(|| {
+        let data = data.display();
+        format!(
+            "the log has forgotten the text, but the text files in {data} may still hold it: remove what stands in the \
+             way and run `messenger replay {data} --derive {data}`"
+        )
+    })?;
+    let mut out = std::io::stdout().lock();
+    Ok(writeln!(out, "erased: the text of {} messages; {root}", order.seqs.len())?)
+}
+
+/// Erases in the log, and says what its head is then.
+fn erase(disk: Disk, order: &Order) -> anyhow::Result<String> {
+    // Of the events before the newest segment nothing is needed.
+    let after = eventlog::segments(&disk).map_err(with_exit)?.last().map_or(0, |newest| newest - 1);
+    let opened = eventlog::open_after(disk, Uuid::new_v4(), clock::wall(), after, &mut Nobody).map_err(with_exit)?;
+    for notice in opened.notices {
+        eprintln!("messenger: {notice}");
+    }
+    let mut log = opened.log;
+    let at = LogClock::new(log.at()).now();
+    let erased = log.erase(order, at);
+    let head = format!("head {} {}", log.seq(), log.root());
+    match erased {
+        Ok(()) => {
+            log.close()?;
+            Ok(head)
+        }
+        Err(EraseError::Log(error)) => Err(with_exit(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The data directory: what derived files and copies are in, and are to forget the text too.
+fn data_directory(log: &Path) -> anyhow::Result<PathBuf> {
+    let wrong = || {
+        let help = "name the data directory of a server, with the log in its directory `events`";
+        Failure::error(Exit::Failure, format!("there is no log to erase from at {}; {help}", log.display()))
+    };
+    match Place::find(log).map_err(|_| wrong())? {
+        Place::Events(events) if events.ends_with(EVENTS) && has_log(&events) => {
+            let data = events.parent().map(Path::to_owned).unwrap_or_default();
+            Ok(if data.as_os_str().is_empty() { PathBuf::from(".") } else { data })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn has_log(events: &Path) -> bool {
+    !matches!(LogReader::open(events), Err(ReadError::NoLog { .. }))
+}
+
+fn with_exit(error: OpenError) -> anyhow::Error {
+    match error {
+        OpenError::Disk { .. } => error.into(),
+        _ => Failure::error(Exit::NotIntact, error),
+    }
+}

@@ -1,0 +1,278 @@
+//! Erasure: the text of a message taken out of the log for good, while its hash stays and the tree stays whole.
+//!
+//! The event that orders it is committed first. Then each closed segment with such a line is written anew beside the old
+//! one and put in its place. A crash in between is made good at the next opening.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::append::{AppendError, Batch, Log};
+use super::closed::find_event;
+use super::format::{event_kind, event_start, segment_name};
+use super::judge::walk;
+use super::opening::{Damage, OpenError, disk, segments};
+use super::storage::{INDEX, Storage, StorageFile, TORN};
+use super::tree::Hash;
+use crate::chat::{Addressee, Event, Record, Seq};
+use crate::clock::Timestamp;
+
+#[cfg(test)]
+mod tests;
+
+/// A segment that is being written anew: never of any worth at an opening.
+pub const REWRITTEN: &str = "erased.tmp";
+/// Events that one erasure may name.
+pub const ERASED_MAX: usize = 1_000;
+/// The longest reason, in bytes.
+pub const REASON_BYTES_MAX: usize = 16_384;
+
+/// What is to be erased, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The messages.
+    pub seqs: BTreeSet<Seq>,
+    /// Who wants it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why nothing was erased, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// There is no such event.
+    #[error("there is no event {asked} in the log, which ends with event {last}")]
+    NoSuchEvent {
+        /// The event that was asked for.
+        asked: Seq,
+        /// The last there is.
+        last: Seq,
+    },
+    /// It has no text that could be erased.
+    #[error("event {seq} is no message but of type {kind:?}, and has no text to be erased")]
+    NoMessage {
+        /// The event.
+        seq: Seq,
+        /// Its type.
+        kind: &'static str,
+    },
+    /// It is done.
+    #[error("the text of event {0} was erased before")]
+    Before(Seq),
+    /// The order itself is too large.
+    #[error("one erasure names at most {ERASED_MAX} events, and its reason has at most {REASON_BYTES_MAX} bytes")]
+    TooMuch,
+    /// The log is damaged, or the disk fails. Where the order is in the log already, the next opening carries it out.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The order cannot be written.
+    #[error("the erasure cannot be recorded: {0}")]
+    Append(#[from] AppendError),
+}
+
+/// What an event line is to the tree.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Its own leaf.
+    Usual,
+    /// Its own leaf, and the order to erase these events.
+    Erasure(Vec<Seq>),
+    /// What is left of a message, whose leaf this is.
+    Erased(Hash),
+    /// It claims to be one of these, and is not as it was written.
+    Broken,
+}
+
+impl Line {
+    /// Looks at an event line, without its line feed.
+    pub fn of(line: &[u8]) -> Self {
+        match event_kind(line) {
+            Some(b"erased" | b"erasure") => {}
+            _ => return Self::Usual,
+        }
+        let Ok(Record { seq, at, event }) = Event::decode(line) else { return Self::Broken };
+        match &event {
+            Event::Erasure { erased, .. } => Self::Erasure(erased.clone()),
+            // No leaf covers its bytes: nothing may hide in them.
+            Event::Erased { leaf, .. } if encoded(&event, seq, at) == line => {
+                leaf.parse().map_or(Self::Broken, Self::Erased)
+            }
+            _ => Self::Broken,
+        }
+    }
+
+    /// The leaf of an event line; `None` if it is not as it was written.
+    pub fn leaf_of(line: &[u8]) -> Option<Hash> {
+        match Self::of(line) {
+            Self::Usual | Self::Erasure(_) => Some(Hash::of_leaf(line)),
+            Self::Erased(leaf) => Some(leaf),
+            Self::Broken => None,
+        }
+    }
+}
+
+impl<S: Storage> Log<S> {
+    /// Records an erasure, and carries it out. What was derived from the log in files of its own stays to be made again.
+    ///
+    /// # Errors
+    /// Nothing was done; or, for [`EraseError::Log`] and [`EraseError::Append`], perhaps a part, and the next opening does
+    /// the rest.
+    pub fn erase(&mut self, order: &Order, at: Timestamp) -> Result<(), EraseError> {
+        let Order { seqs, by, reason } = order;
+        if seqs.len() > ERASED_MAX || reason.len() > REASON_BYTES_MAX || by.len() > REASON_BYTES_MAX {
+            return Err(EraseError::TooMuch);
+        }
+        for (segment, seqs) in by_segment(&self.storage, seqs)? {
+            self.check_segment(segment, &seqs)?;
+        }
+        if seqs.last().is_some_and(|last| *last >= self.segment()) {
+            self.end_segment()?;
+        }
+        let seqs: Vec<Seq> = seqs.iter().copied().collect();
+        let event = Event::Erasure { by: by.clone(), reason: reason.clone(), erased: seqs.clone() };
+        let (seq, at) = (self.seq() + 1, at.max(self.at()));
+        let mut lines = encoded(&event, seq, at);
+        lines.push(b'\n');
+        self.append(Batch { lines, first: seq, last: seq, at })?;
+        carry_out(&self.storage, &seqs)?;
+        Ok(())
+    }
+
+    /// Checks that a segment is intact, and that each of the events in it is a message.
+    fn check_segment(&self, segment: Seq, seqs: &[Seq]) -> Result<(), EraseError> {
+        for asked in seqs {
+            let no_such = EraseError::NoSuchEvent { asked: *asked, last: self.seq() };
+            if *asked > self.seq() {
+                return Err(no_such);
+            }
+            let file = self.storage.open(&segment_name(segment)).map_err(disk(segment))?;
+            let line = find_event(&file, *asked).map_err(disk(segment))?.ok_or(no_such)?;
+            match Event::decode(&line).map(|record| record.event) {
+                Ok(Event::Message { .. } | Event::GroupMessage { .. }) => {}
+                Ok(Event::Erased { .. }) => return Err(EraseError::Before(*asked)),
+                Ok(event) => return Err(EraseError::NoMessage { seq: *asked, kind: event.kind() }),
+                Err(error) => {
+                    let what = error.to_string();
+                    let damage = Damage { file: segment_name(segment), line: 0, seq: *asked, what };
+                    return Err(OpenError::Damage(damage).into());
+                }
+            }
+        }
+        if segment < self.segment() {
+            rewritten(&self.storage, segment, seqs)?;
+        }
+        Ok(())
+    }
+}
+
+/// Erases the events of closed segments that are named and still have their text. Gives them.
+pub(super) fn carry_out<S: Storage>(storage: &S, named: &[Seq]) -> Result<Vec<Seq>, OpenError> {
+    let mut done = Vec::new();
+    for (segment, seqs) in by_segment(storage, &named.iter().copied().collect())? {
+        let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
+        let mut left = Vec::new();
+        for seq in seqs {
+            let line = find_event(&file, seq).map_err(disk(segment))?;
+            if line.is_some_and(|line| erased(&line).is_some()) {
+                left.push(seq);
+            }
+        }
+        if left.is_empty() {
+            continue;
+        }
+        let bytes = rewritten(storage, segment, &left)?;
+        // What else may hold the text, or leads to places that are about to move, goes first: what is left undone is
+        // seen by the line that still has its text.
+        forget(storage, segment).map_err(disk(segment))?;
+        replace(storage, segment, &bytes).map_err(disk(segment))?;
+        done.append(&mut left);
+    }
+    Ok(done)
+}
+
+/// Removes a segment that was being written anew when the machine stopped.
+pub(super) fn remove_unfinished<S: Storage>(storage: &S) -> io::Result<()> {
+    if !storage.list()?.iter().any(|name| name == REWRITTEN) {
+        return Ok(());
+    }
+    storage.remove(REWRITTEN)?;
+    storage.sync_names()
+}
+
+/// The segments that hold events, with those.
+fn by_segment<S: Storage>(storage: &S, seqs: &BTreeSet<Seq>) -> Result<BTreeMap<Seq, Vec<Seq>>, OpenError> {
+    let segments = segments(storage)?;
+    let mut found: BTreeMap<Seq, Vec<Seq>> = BTreeMap::new();
+    for seq in seqs {
+        let segment = segments.iter().rfind(|first| *first <= seq).or(segments.first());
+        found.entry(segment.copied().unwrap_or(1)).or_default().push(*seq);
+    }
+    Ok(found)
+}
+
+/// The bytes of a closed segment without the text of some messages; it must be intact, and stay so.
+fn rewritten<S: Storage>(storage: &S, segment: Seq, seqs: &[Seq]) -> Result<Vec<u8>, OpenError> {
+    let old = storage.open(&segment_name(segment)).and_then(|file| file.read()).map_err(disk(segment))?;
+    let mut new = Vec::with_capacity(old.len());
+    for line in old.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let is_named = event_start(text).is_some_and(|(seq, _)| seqs.contains(&seq));
+        match is_named.then(|| erased(text)).flatten() {
+            Some(left) => {
+                new.extend_from_slice(&left);
+                new.push(b'\n');
+            }
+            None => new.extend_from_slice(line),
+        }
+    }
+    let walk = walk(&new).map_err(|error| OpenError::Damage(Damage::of_header(segment, &error)))?;
+    match walk.broken {
+        Some(broken) => Err(OpenError::Damage(Damage::at(segment, broken))),
+        None if walk.good.end < new.len() as u64 => {
+            let what = "the segment does not end with a commit";
+            Err(OpenError::Damage(Damage::of_header(segment, &what)))
+        }
+        None => Ok(new),
+    }
+}
+
+/// What is left of a message's line; `None` if it is not one.
+fn erased(line: &[u8]) -> Option<Vec<u8>> {
+    let Record { seq, at, event } = Event::decode(line).ok()?;
+    let (from, to, origin) = match event {
+        Event::Message { from, to, origin, .. } => (from, Addressee::User(to), origin),
+        Event::GroupMessage { from, group, origin, .. } => (from, Addressee::Group(group), origin),
+        _ => return None,
+    };
+    Some(encoded(&Event::Erased { from, to, origin, leaf: Hash::of_leaf(line).to_string() }, seq, at))
+}
+
+/// Takes away what beside the log may hold a text, or says where the lines of a segment stand: the copies of tails that
+/// nobody was told of, and the index.
+fn forget<S: Storage>(storage: &S, segment: Seq) -> io::Result<()> {
+    let torn = storage.beside(TORN)?;
+    for name in torn.list()? {
+        torn.remove(&name)?;
+    }
+    torn.sync_names()?;
+    let index = storage.beside(INDEX)?;
+    for name in index.list()?.iter().filter(|name| name.starts_with(&format!("{segment:020}"))) {
+        index.remove(name)?;
+    }
+    index.sync_names()
+}
+
+/// Puts a segment in the place of the old one, whole or not at all.
+fn replace<S: Storage>(storage: &S, segment: Seq, bytes: &[u8]) -> io::Result<()> {
+    let file = storage.create(REWRITTEN)?;
+    file.write_at(0, bytes)?;
+    file.sync()?;
+    storage.rename(REWRITTEN, &segment_name(segment))?;
+    storage.sync_names()
+}
+
+fn encoded(event: &Event, seq: Seq, at: Timestamp) -> Vec<u8> {
+    let mut line = Vec::new();
+    event.encode(seq, at, &mut line);
+    line
+}
