@@ -1,4 +1,5 @@
-//! The defects of the program that this one descends from, each as a test that it is gone.
+//! The defects of the program that this one descends from, each as a test that it is gone. Those of its transfers are in
+//! `tests/transfer.rs`, those of its client in `tests/client.rs`, those of its numbering in `tests/derive.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 

@@ -279,17 +279,17 @@ impl Simulation {
             return;
         }
         let name = self.random.pick(&names).clone();
-        let mut content = files.content(&name).unwrap();
+        if self.random.one_in(2) {
+            self.world.reopen_archive();
+        }
+        let content = files.content(&name).unwrap();
         match self.random.below(4) {
             0 => files.remove(&name).unwrap(),
             1 => files.put(&name, content[..self.random.below(content.len() + 1)].to_vec()),
             2 => files.put(&name, files.content(self.random.pick::<String>(&names)).unwrap()),
             _ => {
-                if !content.is_empty() {
-                    let place = self.random.below(content.len());
-                    content[place] ^= 1 << self.random.below(8);
-                    files.put(&name, content);
-                }
+                let place = self.random.below(content.len().max(1));
+                files.flip(&name, place, u32::try_from(self.random.below(8)).unwrap());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What goes into the core and comes out of it: options, prompts, things to show, to keep and to have done.
 
+#[cfg(doc)]
+use super::app::App;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 

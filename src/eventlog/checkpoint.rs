@@ -37,7 +37,7 @@ impl NoteKey {
         Self::new(name(log), seed).expect("any 32 bytes are the seed of a key")
     }
 
-    /// Reads a key as [`written_key`] writes it; `None` if it is none, or another log's.
+    /// Reads a key as the file of the key holds it; `None` if it is none, or another log's.
     pub fn parse(log: Uuid, written: &str) -> Option<Self> {
         let mut parts = written.trim_end().strip_prefix(PRIVATE)?.splitn(3, '+');
         let (own_name, id, seed) = (parts.next()?, parts.next()?, STANDARD.decode(parts.next()?).ok()?);

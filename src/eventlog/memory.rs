@@ -103,6 +103,18 @@ impl MemoryDisk {
         contents.durable_names.insert(self.path(name), number);
     }
 
+    /// Changes a bit of a file where it lies, durably, also for those who have it open.
+    pub fn flip(&self, name: &str, offset: usize, bit: u32) {
+        let mut contents = self.contents();
+        let number = contents.names.get(&self.path(name)).copied();
+        let Some(file) = number.and_then(|number| contents.files.get_mut(number)) else { return };
+        for bytes in [&mut file.bytes, &mut file.durable] {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= 1 << bit;
+            }
+        }
+    }
+
     fn path(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }

@@ -119,14 +119,14 @@ pub enum ProofError {
         head: TreeHead,
     },
     /// It is about another head.
-    #[error("it says nothing of the head {expected}: it is for {head}{}", since.map(|head| format!(" and {head}")).unwrap_or_default())]
+    #[error("it says nothing of the head {expected}: it is for {head}{}", since.as_ref().map(|head| format!(" and {head}")).unwrap_or_default())]
     OtherHead {
         /// The head that was asked for.
         expected: TreeHead,
         /// The newest in the file.
         head: TreeHead,
         /// The older one in the file.
-        since: Option<TreeHead>,
+        since: Option<Box<TreeHead>>,
     },
     /// The older head does not lead to the newer.
     #[error("the log with head {head} does not go on from head {since}")]
@@ -183,7 +183,7 @@ impl Proof {
         self.check_paths()?;
         let since = self.since.as_ref().map(|since| since.head);
         if expected != head && Some(expected) != since {
-            return Err(ProofError::OtherHead { expected, head, since });
+            return Err(ProofError::OtherHead { expected, head, since: since.map(Box::new) });
         }
         // A log can go on from an old head in any way: only what is under that head is vouched for by it.
         if expected.seq < seq {

@@ -180,7 +180,7 @@ impl<S: Storage> Archive<S> {
                 Ok(answer)
             }
             Err(error) => {
-                self.files.notice(format!("the index of segment {first} is made anew: {error}"));
+                self.files.notice_index(first, &error);
                 let index = self.files.make_index(&self.segments, place)?;
                 let segment = OpenSegment { index, ..segment };
                 let answer = ask(&segment).map_err(|error| ArchiveError::Index(first, error))?;
@@ -197,7 +197,7 @@ impl<S: Storage> Archive<S> {
         let index = match self.files.open_index(&closed) {
             Ok(index) => index,
             Err(error) => {
-                self.files.notice(format!("the index of segment {first} is made anew: {error}"));
+                self.files.notice_index(first, &error);
                 self.files.make_index(&self.segments, place)?
             }
         };

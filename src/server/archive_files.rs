@@ -71,6 +71,11 @@ impl<S: Storage> ArchiveFiles<S> {
         self.notices.push(notice);
     }
 
+    /// Says why an index is made anew.
+    pub(super) fn notice_index(&mut self, segment: Seq, why: &IndexError) {
+        self.notice(format!("the index of segment {segment} is made anew: {why}"));
+    }
+
     /// Removes what an earlier run left unfinished, and names what is not ours.
     pub fn tidy(&mut self) {
         let segments = self.segments().unwrap_or_default();
@@ -126,9 +131,12 @@ impl<S: Storage> ArchiveFiles<S> {
         let mut transfers = BTreeMap::new();
         while begin > 0 {
             let before = self.closed(segments[begin - 1], segments[begin])?;
-            if let Ok(index) = self.open_index(&before) {
-                transfers = index.transfers();
-                break;
+            match self.open_index(&before) {
+                Ok(index) => {
+                    transfers = index.transfers();
+                    break;
+                }
+                Err(error) => self.notice_index(before.first, &error),
             }
             begin -= 1;
         }

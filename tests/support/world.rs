@@ -246,6 +246,11 @@ impl World {
         }
     }
 
+    /// What the archive had open is closed, so that it sees what lies there now.
+    pub fn reopen_archive(&mut self) {
+        self.archive = Archive::new(ArchiveFiles::new(&self.disk, "reader").unwrap());
+    }
+
     /// All events of the log.
     pub fn events(&self) -> Vec<Record> {
         self.log().lines().map(|line| Event::decode(line.as_bytes()).unwrap()).collect()
@@ -257,8 +262,10 @@ impl World {
         match self.log.append(batch) {
             Ok(done) => {
                 let root = done.root.to_string();
-                self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
+                // Where segments are short there is hardly room before the next one is made ready.
                 self.has_failed |= self.log.tend(now.tick).is_err();
+                let room_bytes = self.log.room_bytes();
+                self.hub.handle_durable(&done.lines, done.segment, done.offset, root, room_bytes, now);
             }
             Err(_) => self.has_failed = true,
         }
@@ -275,6 +282,7 @@ impl World {
                 self.carry_out(output);
             }
             for key in self.hub.take_touched() {
+                idle = false;
                 self.flush(key);
             }
             if idle {
