@@ -46,7 +46,7 @@ fn the_two_commands_of_the_readme_are_all_that_is_needed() {
 fn every_option_that_a_document_names_is_there() {
     let mut known: BTreeSet<String> =
         ["--release", "--lib", "--test", "--bench", "--check", "--tool", "--all-targets"].map(str::to_owned).into();
-    for subcommand in ["serve", "connect", "replay"] {
+    for subcommand in ["serve", "connect", "replay", "erase"] {
         let help = text_of(&run(&[subcommand, "--help"]).stdout);
         known.extend(options(&help).into_iter().map(str::to_owned));
     }
@@ -59,7 +59,7 @@ fn every_option_that_a_document_names_is_there() {
 
 #[test]
 fn every_option_has_its_help() {
-    for subcommand in ["serve", "connect", "replay"] {
+    for subcommand in ["serve", "connect", "replay", "erase"] {
         let help = text_of(&run(&[subcommand, "--help"]).stdout);
         let lines: Vec<&str> = help.lines().collect();
         for (place, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("--")) {
@@ -119,6 +119,27 @@ fn the_verifier_in_the_document_notices_a_change() {
     let log = fs::read_to_string(&file).unwrap();
     fs::write(&file, log.replacen("one", "own", 1)).unwrap();
     assert!(!run_verifier(&server).status.success());
+    assert_eq!(run(&["replay", &server.data_argument(), "--verify"]).status.code(), Some(7));
+}
+
+#[test]
+fn the_verifier_in_the_document_takes_what_was_erased_by_order_only() {
+    let server = small_log();
+    let erase = ["erase", "--seq", "3", "--by", "admin", "--reason", "asked for", &server.data_argument()];
+    assert!(run(&erase).status.success());
+    let theirs = run_verifier(&server);
+    let ours = run(&["replay", &server.data_argument(), "--verify"]);
+    assert!(theirs.status.success(), "{}", text_of(&theirs.stderr));
+    assert_eq!(text_of(&theirs.stdout), text_of(&ours.stdout));
+    let first = server.data().join("events/00000000000000000001.jsonl");
+    assert!(fs::read_to_string(&first).unwrap().contains("\"type\":\"erased\""));
+    for path in fs::read_dir(server.data().join("events")).unwrap().map(|entry| entry.unwrap().path()) {
+        if path != first {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let theirs = run_verifier(&server);
+    assert!(!theirs.status.success() && text_of(&theirs.stderr).contains("erased by nobody: {3}"), "{theirs:?}");
     assert_eq!(run(&["replay", &server.data_argument(), "--verify"]).status.code(), Some(7));
 }
 
