@@ -500,3 +500,14 @@ fn append(log: &mut Log<Disk>, count: u64, text: &str) {
     let lines = (first..=last).flat_map(|seq| line(seq, at(seq), text)).collect();
     log.append(Batch { lines, first, last, at: at(last) }).unwrap();
 }
+
+#[test]
+fn a_log_without_its_head_is_not_intact() {
+    let mut server = Server::start();
+    server.login("han").command("/msgto leia hi");
+    assert!(server.stop().success());
+    std::fs::remove_file(server.data().join("events/HEAD")).unwrap();
+    let output = run(&["replay", &server.data_argument(), "--verify"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert!(text(&output.stderr).contains("HEAD"), "{}", text(&output.stderr));
+}

@@ -82,6 +82,11 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
                 events += verified.events;
                 if first == newest {
                     let erasures_left = verifier.check_erasures()?;
+                    if head.is_none() && verified.seq > 0 {
+                        let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
+                        let damage = Damage { file: HEAD.to_owned(), line: 1, seq: verified.seq, what };
+                        return Err(VerifyError::Damage(damage));
+                    }
                     return Ok(Verified { events, erasures_left, ..verified });
                 }
             }
