@@ -181,7 +181,7 @@ impl LogTree {
         for leaf in leaves {
             match self.reader.next_line()? {
                 Some(line) if line.seq == leaf + 1 => {
-                    tree.push(Line::leaf_of(line.bytes).ok_or(ProveError::NotIntact)?)
+                    tree.push(Line::leaf_of(line.bytes).ok_or(ProveError::NotIntact)?);
                 }
                 _ => return Err(ProveError::NoSuchEvent { asked: leaf + 1, last: self.head.seq }),
             }
