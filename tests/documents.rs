@@ -169,8 +169,8 @@ fn the_verifier_of_proofs_in_the_document_agrees_with_the_program() {
         assert_eq!(text_of(&theirs.stdout), text_of(&ours.stdout));
         theirs.status.success()
     };
-    for event in 1..=last.parse::<u64>().unwrap() {
-        for since in &heads {
+    for event in [1, 3, last.parse::<u64>().unwrap()] {
+        for since in heads.iter().step_by(2) {
             let done = run(&["replay", &server.data_argument(), "--prove", &event.to_string(), "--expect", since]);
             fs::write(&file, &done.stdout).unwrap();
             let is_behind = event <= since.split_once(':').unwrap().0.parse().unwrap();

@@ -152,6 +152,9 @@ fn what_was_ordered_before_a_crash_is_erased_when_the_server_starts() {
     server.restart();
     let mut leia = server.login_after("leia", 0);
     assert_eq!(leia.frame_of("erased")["seq"], plan);
+    leia.frame_of("live");
+    // The lines behind it have moved.
+    assert_eq!(history(&mut leia, "han").last().unwrap()["text"], "lunch");
     assert!(server.stop().success());
     assert!(server.errors().contains("the text of 1 messages was erased"), "{}", server.errors());
     assert!(!holds(&server.data(), "secret plan"));
