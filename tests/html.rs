@@ -20,8 +20,9 @@ use tempfile::TempDir;
 
 /// 2026-11-22, 06:10 in UTC.
 const START_MS: u64 = 1_795_327_800_000;
-/// The longest that the page may keep a browser from answering, in milliseconds: slices of 8 on a quiet machine.
-const TASK_MS_MAX: f64 = 200.0;
+/// The longest that choosing events may keep a browser as slow as a phone from answering, in milliseconds: browsers count
+/// tasks from there on. Two rounds of five may take longer, for other programs run beside.
+const TASK_MS_MAX: f64 = 50.0;
 
 /// A log without a server, and a page of it.
 struct Log {
@@ -138,18 +139,83 @@ fn choose(browser: &Browser, script: &str) -> String {
     let told = browser.run(&format!(
         "const root = document.documentElement, form = document.getElementById('filters');
          const before = Number(root.dataset.run);
+         let isPut = false;
          const put = (field, value) => {{
            form.elements[field].value = value;
-           form.elements[field].dispatchEvent(new Event('input', {{ bubbles: true }}));
+           isPut = true;
          }};
          const chosen = new Promise((done) => {{
            const look = () => Number(root.dataset.run) > before && done(document.getElementById('count').textContent);
            new MutationObserver(look).observe(root, {{ attributes: true }});
          }});
          {script}
+         if (isPut) form.dispatchEvent(new Event('input'));
          return chosen;"
     ));
     told.as_str().unwrap().to_owned()
+}
+
+/// Searches again and again in a browser as slow as a phone: the longest tasks of five rounds in milliseconds, rising;
+/// 0 where none took 50.
+fn longest_tasks(browser: &Browser) -> Vec<f64> {
+    browser.command("Emulation.setCPUThrottlingRate", &json!({ "rate": 6 }));
+    // In one call, for each call of ours is a long task too.
+    let tasks = browser.run(
+        "const root = document.documentElement, form = document.getElementById('filters');
+         const find = (text) => new Promise((done) => {
+           form.elements.text.value = text;
+           const before = Number(root.dataset.run);
+           const seen = new MutationObserver(() => Number(root.dataset.run) > before && setTimeout(done, 0));
+           seen.observe(root, { attributes: true });
+           setTimeout(() => form.dispatchEvent(new Event('input')), 0);
+         });
+         return (async () => {
+           await find('nothing at all');
+           const longest = [];
+           for (let round = 0; round < 5; round += 1) {
+             const tasks = [0], keep = (list) => list.forEach((task) => tasks.push(task.duration));
+             const watching = new PerformanceObserver((list) => keep(list.getEntries()));
+             watching.observe({ type: 'longtask' });
+             for (const text of ['lazy', 'event 7', 'event 77777:', 'fox jumps over', '']) await find(text);
+             keep(watching.takeRecords());
+             watching.disconnect();
+             longest.push(Math.max(...tasks));
+           }
+           return longest;
+         })();",
+    );
+    browser.command("Emulation.setCPUThrottlingRate", &json!({ "rate": 1 }));
+    let mut longest: Vec<f64> = tasks.as_array().unwrap().iter().map(|task| task.as_f64().unwrap()).collect();
+    longest.sort_by(f64::total_cmp);
+    longest
+}
+
+/// From one end of a long list to the other, a hundred places between: rows are always there, and few.
+fn scroll_through(browser: &Browser) {
+    let most = browser.run(
+        "const list = document.getElementById('list');
+         const frame = () => new Promise(requestAnimationFrame);
+         return (async () => {
+           let most = 0;
+           for (let step = 0; step <= 100; step += 1) {
+             list.scrollTop = step * (list.scrollHeight - list.clientHeight) / 100;
+             await frame(); await frame();
+             if (!document.querySelector('.row:not([hidden])')) return -1;
+             most = Math.max(most, document.querySelectorAll('.row').length);
+           }
+           return most;
+         })();",
+    );
+    assert!((1..200).contains(&most.as_i64().unwrap()), "{most} rows");
+    let last = rows(browser).pop().unwrap();
+    assert!(last.contains("event 1:"), "{last}");
+    let marked = "const list = document.getElementById('list').getBoundingClientRect();
+        const row = document.querySelector('.row.active'), place = row.getBoundingClientRect();
+        return [row.ariaPosInSet, place.top >= list.top - 1 && place.bottom <= list.bottom + 1]";
+    for (key, place) in [("\u{e010}", "100000"), ("\u{e011}", "1"), ("\u{e015}", "2")] {
+        browser.keys("#list", key);
+        assert_eq!(browser.run(marked), json!([place, true]));
+    }
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
@@ -341,40 +407,19 @@ fn a_browser_goes_through_a_hundred_thousand_events_without_a_stutter() {
         }
     }));
     log.open(&browser, &[]);
-    browser.run(
-        "window.longest = 0;
-         const see = (entries) => entries.forEach((entry) => { window.longest = Math.max(window.longest, entry.duration); });
-         window.watching = new PerformanceObserver((list) => see(list.getEntries()));
-         window.watching.observe({ type: 'longtask' });",
-    );
     assert_eq!(choose(&browser, "put('text', 'lazy');"), "100,000 events");
     assert_eq!(choose(&browser, "put('text', 'event 77777:');"), "1 of 100,000 events");
     assert_eq!(rows(&browser).len(), 1);
-    assert_eq!(choose(&browser, "put('text', ''); put('user', 'user5');"), {
-        let named = (1..=events).filter(|n| n % 97 == 5 || (n % 5 != 0 && n % 89 == 5)).count();
-        format!("{},{:03} of 100,000 events", named / 1_000, named % 1_000)
-    });
+    let named = (1..=events).filter(|n| n % 97 == 5 || (n % 5 != 0 && n % 89 == 5)).count();
+    let told = format!("{},{:03} of 100,000 events", named / 1_000, named % 1_000);
+    assert_eq!(choose(&browser, "put('text', ''); put('user', 'user5');"), told);
     assert_eq!(choose(&browser, "put('user', '');"), "100,000 events");
-    // From one end to the other, a hundred places between: the rows are always there, and few.
-    let most = browser.run(
-        "const list = document.getElementById('list');
-         const frame = () => new Promise(requestAnimationFrame);
-         return (async () => {
-           let most = 0;
-           for (let step = 0; step <= 100; step += 1) {
-             list.scrollTop = step * (list.scrollHeight - list.clientHeight) / 100;
-             await frame(); await frame();
-             const rows = document.querySelectorAll('.row:not([hidden])').length;
-             if (rows === 0) return -1;
-             most = Math.max(most, document.querySelectorAll('.row').length);
-           }
-           return most;
-         })();",
-    );
-    assert!((1..200).contains(&most.as_i64().unwrap()), "{most} rows");
-    let last = rows(&browser).pop().unwrap();
-    assert!(last.contains("event 1:"), "{last}");
-    let longest = browser.run("window.watching.takeRecords().forEach((e) => { window.longest = Math.max(window.longest, e.duration); }); return window.longest");
-    assert!(longest.as_f64().unwrap() < TASK_MS_MAX, "a task of {longest} ms");
+    let longest_ms = longest_tasks(&browser);
+    assert!(longest_ms[2] < TASK_MS_MAX, "the longest tasks of five rounds took {longest_ms:?} ms");
+    for (width, is_phone) in [(1280, false), (390, true)] {
+        let size = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": is_phone });
+        browser.command("Emulation.setDeviceMetricsOverride", &size);
+        scroll_through(&browser);
+    }
     assert_eq!(browser.complaints(), [] as [String; 0]);
 }

@@ -4,7 +4,7 @@
 
 const SLICE_MS = 8;
 const ROW_CHARACTERS_MAX = 300;
-const LIST_PX_MAX = 8000000;
+const LIST_PX_MAX = 6000000;
 const NAMES_MAX = 2000;
 const LANES = ["private", "group", "login", "failed", "blocked", "other"];
 const KIND_LANES = { message: "private", group_message: "group", login_failed: "failed", user_blocked: "blocked" };
@@ -96,7 +96,7 @@ function showAbout() {
     [number.format(about.events), "events"], [number.format(sum("message")), "private messages"],
     [number.format(sum("group_message")), "group messages"], [users, "active users"],
     [number.format(sum("login")), "logins"],
-    [`${number.format(sum("login_failed"))} / ${number.format(sum("user_blocked"))}`, "failed / blocks"],
+    [`${number.format(sum("login_failed"))} / ${number.format(sum("user_blocked"))}`, "failed logins / blocks"],
   ];
   for (const [figure, words] of tiles) {
     const tile = element("div", "tile");
@@ -417,7 +417,8 @@ function geometry() {
 function showRows() {
   const { list, view, px, scale } = geometry();
   byId("space").style.height = `${px}px`;
-  const offset = list.scrollTop * scale;
+  // Read once: to ask between changes would lay the page out again for each row.
+  const top = list.scrollTop, offset = top * scale;
   const first = Math.max(0, Math.floor(offset / rowPx) - 4);
   const last = Math.min(shown.count, Math.ceil((offset + view) / rowPx) + 4);
   for (const [place, row] of rows) {
@@ -434,7 +435,7 @@ function showRows() {
       fillRow(row, place);
       rows.set(place, row);
     }
-    row.node.style.transform = `translateY(${list.scrollTop + place * rowPx - offset}px)`;
+    row.node.style.transform = `translateY(${top + place * rowPx - offset}px)`;
     row.node.classList.toggle("active", place === active);
     row.node.setAttribute("aria-selected", place === active);
   }
