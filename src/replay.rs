@@ -2,6 +2,7 @@
 //! up to. It only reads, and never beyond what was acknowledged.
 
 mod filter;
+mod html;
 mod line;
 mod print;
 mod state;
@@ -14,6 +15,7 @@ use crate::chat::Seq;
 use crate::eventlog::{EventLine, LogReader, ReadError};
 
 pub use filter::{Filter, KINDS};
+pub use html::{Page, PageError, PageFile};
 pub use print::{Format, Printer};
 pub use state::{Point, StateAt, state_at};
 pub use stats::{Stats, stats};

@@ -47,6 +47,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
             "src/transfer/keyfile.rs",
             "src/transfer/part.rs",
             "src/derive/files.rs",
+            "src/replay/html/file.rs",
         ],
     ),
     (&["Instant::now", "SystemTime", "Utc::now", "Local::now"], &["src/clock.rs"]),

@@ -14,10 +14,11 @@ use super::proof::{self, ProofArgs};
 use crate::chat::Seq;
 use crate::clock::{TimeError, Timestamp};
 use crate::derive::{DeriveError, Keeper};
-use crate::eventlog::storage::LOCK;
+use crate::eventlog::storage::{LOCK, Place};
 use crate::eventlog::{self, Disk, LogReader, ReadError, VerifyError};
 use crate::names::{GroupName, UserName};
-use crate::replay::{self, Filter, Format, KINDS, Point, Printer, ReplayError, Scan};
+use crate::protocol::sentence;
+use crate::replay::{self, Filter, Format, KINDS, Page, PageError, PageFile, Point, Printer, ReplayError, Scan};
 
 /// How often it is looked whether the log has grown.
 const FOLLOW_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -27,7 +28,7 @@ const OUTPUT_BYTES: usize = 64 << 10;
 /// The arguments of `messenger replay`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("way")
-    .args(["follow", "verify", "state", "derive", "stats", "prove", "check_proof", "checkpoint"])
+    .args(["follow", "verify", "state", "derive", "stats", "html", "prove", "check_proof", "checkpoint"])
     .multiple(false))]
 #[command(after_help = "Examples:
   messenger replay                                   the log in `data`, from its beginning
@@ -40,6 +41,7 @@ const OUTPUT_BYTES: usize = 64 << 10;
   messenger replay --check-proof proof.json --expect 530:b708…
   messenger replay --state --at 2026-11-22T06:10:00Z who was there at that moment
   messenger replay --stats --since 2026-11-01        how much was said, by whom, on which day
+  messenger replay --html page.html --group jedi     a page for the browser: figures, and a timeline to search in
   messenger replay --format csv --type message > messages.csv")]
 pub struct ReplayArgs {
     /// A data directory, an events directory or one segment's file, as in `replay /srv/chat`.
@@ -79,6 +81,11 @@ pub struct ReplayArgs {
     /// Show how many events there are, of which type, by whom and on which day, how large and how fast.
     #[arg(long)]
     stats: bool,
+
+    /// Write one page for a browser, as in `--html page.html`: activity over time, by user and group, and the timeline
+    /// with search and filters. It needs no network; an older file of that name is replaced.
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    html: Option<PathBuf>,
 }
 
 /// Which events: all conditions must hold.
@@ -150,6 +157,8 @@ pub fn run(arguments: &ReplayArgs) -> anyhow::Result<()> {
         state(arguments)
     } else if let Some(directory) = &arguments.derive {
         derive(&arguments.log, directory)
+    } else if let Some(file) = &arguments.html {
+        html(arguments, file)
     } else if arguments.stats {
         stats(arguments)
     } else {
@@ -230,6 +239,45 @@ fn stats(arguments: &ReplayArgs) -> anyhow::Result<()> {
         Some(Format::Json) => say(&format!("{}\n", serde_json::to_string_pretty(&stats)?)),
         _ => say(&stats.to_string()),
     }
+}
+
+fn html(arguments: &ReplayArgs, file: &Path) -> anyhow::Result<()> {
+    if is_in_log(&arguments.log, file) {
+        let what = format!("{} would stand among the files of the log: name another place", file.display());
+        return Err(Failure::error(Exit::Usage, what));
+    }
+    let mut scan = Scan::open(&arguments.log, arguments.which.filter())?;
+    let page = Page::of(&mut scan, arguments.log.display().to_string())?;
+    let written = || -> Result<u64, PageError> {
+        let mut out = PageFile::create(file)?;
+        page.put(&mut out)?;
+        Ok(out.show()?)
+    };
+    let bytes = match written() {
+        Err(PageError::Replay(error)) => return Err(error.into()),
+        written => written.with_context(|| file.display().to_string())?,
+    };
+    let (events, held) = (page.events(), page.held());
+    let which = match held as u64 == events {
+        true => format!("{events} events"),
+        false => format!("the newest {held} of {events} events, and figures of all"),
+    };
+    eprintln!("messenger: {}: {which}, {}", file.display(), sentence::byte_count(bytes));
+    Ok(())
+}
+
+/// Whether a file would stand in the directory that holds the log.
+fn is_in_log(log: &Path, file: &Path) -> bool {
+    let directory = match Place::find(log) {
+        Ok(Place::Events(directory)) => Some(directory),
+        Ok(Place::Segment(segment)) => segment.parent().map(Path::to_owned),
+        Err(_) => None,
+    };
+    // What a link leads to counts, as where the file is written.
+    let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let beside = file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let real = |path: &Path| path.canonicalize().ok();
+    directory.is_some_and(|directory| real(&directory).is_some() && real(&directory) == beside.and_then(real))
 }
 
 fn point(text: &str) -> Result<Point, TimeError> {

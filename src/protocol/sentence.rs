@@ -168,9 +168,14 @@ fn history(answer: &Answer, time: TimeForm) -> String {
     if told.is_empty() { "Nothing yet.".into() } else { told.join("\n") }
 }
 
-/// An event as a bystander tells it: who did what to whom.
+/// An event as a bystander tells it: when, and who did what to whom.
 pub fn past_event(record: &Record, time: TimeForm) -> String {
-    let told = match &record.event {
+    format!("{}, {}", time(record.at), happening(&record.event, time))
+}
+
+/// What happened, as a bystander tells it, without its own moment.
+pub fn happening(event: &Event, time: TimeForm) -> String {
+    match event {
         Event::Message { from, to, text, .. } => format!("{from} to {to}: {}", visible(text.as_str())),
         Event::GroupMessage { group, from, text, .. } => format!("{group}, {from}: {}", visible(text.as_str())),
         // Said otherwise than any message is, so that no text can pose as it.
@@ -215,8 +220,7 @@ pub fn past_event(record: &Record, time: TimeForm) -> String {
         }
         Event::ServerStarted { version } => format!("the server started, version {}", visible(version)),
         Event::ServerStopped { version } => format!("the server stopped, version {}", visible(version)),
-    };
-    format!("{}, {told}", time(record.at))
+    }
 }
 
 /// As much of a long number in hexadecimal as tells it from others at hand.

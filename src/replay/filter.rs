@@ -63,6 +63,25 @@ pub(super) enum Verdict {
 }
 
 impl Filter {
+    /// The conditions that are set, each in words.
+    pub fn conditions(&self) -> Vec<String> {
+        let Self { from, to, since, until, user, group, kinds, grep } = self;
+        let kinds = (!kinds.is_empty()).then(|| format!("type {}", kinds.join(", ")));
+        [
+            from.map(|seq| format!("from event {seq}")),
+            to.map(|seq| format!("to event {seq}")),
+            since.map(|moment| format!("since {moment}")),
+            until.map(|moment| format!("until {moment}")),
+            user.map(|user| format!("user {user}")),
+            group.map(|group| format!("group {group}")),
+            kinds,
+            grep.as_ref().map(|text| format!("text \u{201c}{text}\u{201d}")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     pub(super) fn judge(&self, event: &EventLine<'_>) -> Result<Verdict, ReplayError> {
         let at = line::time(event.bytes).unwrap_or_default();
         let is_behind = self.to.is_some_and(|to| event.seq > to);

@@ -14,6 +14,12 @@ pub(super) const GROUP: &[u8] = br#","group":""#;
 /// The bytes of an RFC 3339 moment in the log.
 const TIME_BYTES: usize = 24;
 
+/// The value of `seq`.
+pub(super) fn seq(line: &[u8]) -> Option<u64> {
+    let digits = line.strip_prefix(br#"{"seq":"#)?.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// The value of `type`.
 pub(super) fn kind(line: &[u8]) -> Option<&str> {
     let rest = behind_seq(line)?.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#)?;

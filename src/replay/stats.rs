@@ -71,7 +71,7 @@ pub fn stats(scan: &mut Scan) -> Result<Stats, ReplayError> {
 }
 
 impl Stats {
-    fn count(&mut self, event: &EventLine<'_>) {
+    pub(super) fn count(&mut self, event: &EventLine<'_>) {
         self.events += 1;
         self.bytes += event.bytes.len() as u64 + 1;
         add(&mut self.by_type, line::kind(event.bytes).unwrap_or("unknown"));
@@ -98,7 +98,7 @@ impl Stats {
     }
 }
 
-fn add(counts: &mut BTreeMap<String, u64>, key: &str) {
+pub(super) fn add(counts: &mut BTreeMap<String, u64>, key: &str) {
     match counts.get_mut(key) {
         Some(count) => *count += 1,
         None => drop(counts.insert(key.to_owned(), 1)),
@@ -119,7 +119,7 @@ impl fmt::Display for Stats {
     }
 }
 
-fn largest_first(counts: &BTreeMap<String, u64>) -> Vec<(&String, &u64)> {
+pub(super) fn largest_first(counts: &BTreeMap<String, u64>) -> Vec<(&String, &u64)> {
     let mut counts: Vec<_> = counts.iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     counts
