@@ -10,6 +10,8 @@ mod stats;
 
 use std::path::Path;
 
+use memchr::memmem::Finder;
+
 use crate::chat::DecodeError;
 use crate::chat::Seq;
 use crate::eventlog::{EventLine, LogReader, ReadError};
@@ -54,6 +56,8 @@ pub enum ReplayError {
 pub struct Scan {
     reader: LogReader,
     filter: Filter,
+    /// What stands in every line that is meant.
+    wanted: Option<Finder<'static>>,
     is_over: bool,
 }
 
@@ -69,7 +73,8 @@ impl Scan {
             (None, Some(from)) => reader.seek(from)?,
             (None, None) => {}
         }
-        Ok(Self { reader, filter, is_over: false })
+        let wanted = filter.bytes_in_all().map(|bytes| Finder::new(&bytes).into_owned());
+        Ok(Self { reader, filter, wanted, is_over: false })
     }
 
     /// Gives each event that matches to `each`, up to the end of what may be read now. May be called again later.
@@ -81,7 +86,11 @@ impl Scan {
         mut each: impl FnMut(&EventLine<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         while !self.is_over {
-            let Some(event) = self.reader.next_line().map_err(ReplayError::from)? else { break };
+            let line = match &self.wanted {
+                Some(wanted) => self.reader.next_line_near(wanted),
+                None => self.reader.next_line(),
+            };
+            let Some(event) = line.map_err(ReplayError::from)? else { break };
             match self.filter.judge(&event)? {
                 Verdict::Matches => each(&event)?,
                 Verdict::Passes => {}

@@ -467,6 +467,52 @@ fn what_was_read_ahead_of_a_crash_is_not_shown_for_what_came_after() {
 }
 
 #[test]
+fn what_is_rare_is_found_wherever_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut log = log_in(&data);
+    // Batches of all sizes, long and short lines: what is looked for stands at all places of what is read at once.
+    let mut expected = Vec::new();
+    for batch in 0..400_u64 {
+        let is_rare = batch % 7 == 3;
+        let text = format!("{}{}", if is_rare { "needle " } else { "" }, "x".repeat((batch * 97 % 3_000) as usize + 1));
+        let count = batch % 5 + 1;
+        let first = log.seq() + 1;
+        append(&mut log, count, &text);
+        if is_rare {
+            expected.extend(first..first + count);
+        }
+    }
+    let data = data.to_str().unwrap();
+    let found = |arguments: &[&str]| -> Vec<u64> {
+        let done = run(&[&["replay", data], arguments].concat());
+        assert!(done.status.success(), "{done:?}");
+        let seq = |line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+        text(&done.stdout).lines().map(seq).collect()
+    };
+    let (before, after): (Vec<u64>, Vec<u64>) = expected.iter().partition(|seq| **seq <= 700);
+    assert_eq!(found(&["--grep", "needle"]), expected);
+    assert_eq!(found(&["--grep", "needle", "--to", "700"]), before);
+    assert_eq!(found(&["--grep", "needle", "--from", "701"]), after);
+    assert_eq!(found(&["--grep", "needle", "--since", "1970-01-01T00:16:40.701Z"]), after);
+    // In every line, also in those that are no events.
+    assert_eq!(found(&["--grep", "e"]), expected);
+    assert_eq!(found(&["--user", "yoda"]), (1..=log.seq()).collect::<Vec<_>>());
+    assert_eq!(found(&["--user", "leia"]), NONE);
+
+    let mut follow = Follow::start(data, &["--grep", "needle", "--from", "701"]);
+    for seq in after {
+        assert_eq!(follow.seq(), seq);
+    }
+    append(&mut log, 300, "nothing");
+    append(&mut log, 2, "a needle");
+    assert_eq!((follow.seq(), follow.seq()), (log.seq() - 1, log.seq()));
+    // What can match no more is not waited for, though no line holds what is looked for.
+    let mut over = Follow::start(data, &["--user", "leia", "--to", "700"]);
+    assert!(over.child.wait().unwrap().success());
+}
+
+#[test]
 fn the_help_shows_every_option_with_an_example() {
     let done = run(&["replay", "--help"]);
     let help = text(&done.stdout);

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memchr::memchr;
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::format::{Head, SegmentLine, event_start, is_frame, segment_first, segment_name};
 use super::judge::walk;
@@ -190,6 +191,41 @@ impl LogReader {
     pub fn next_line(&mut self) -> Result<Option<EventLine<'_>>, ReadError> {
         let found = self.advance()?;
         Ok(found.map(|(seq, range)| EventLine { seq, bytes: &self.buffer[range] }))
+    }
+
+    /// As [`LogReader::next_line`], and may pass over lines in which `wanted` does not stand, so that looking for what is
+    /// rare costs little more than reading the bytes. Such lines are given now and then all the same: whoever asks sees
+    /// how far the reading is. What is passed over is not checked.
+    ///
+    /// # Errors
+    /// The log cannot be read, or is damaged.
+    pub fn next_line_near(&mut self, wanted: &Finder<'_>) -> Result<Option<EventLine<'_>>, ReadError> {
+        self.pass_over_lines_without(wanted);
+        self.next_line()
+    }
+
+    /// Goes on to the line in what was read where `wanted` stands, else to the last whole one; back from there to the
+    /// next line of an event.
+    fn pass_over_lines_without(&mut self, wanted: &Finder<'_>) {
+        // What was read before a search for a place is none of what follows it.
+        if self.open.is_none() {
+            return;
+        }
+        let unread = &self.buffer[self.start..];
+        let mut end = wanted.find(unread).or_else(|| memrchr(b'\n', unread)).unwrap_or(0);
+        while end > 0 {
+            let begin = memrchr(b'\n', &unread[..end]).map_or(0, |line_feed| line_feed + 1);
+            match event_start(&unread[begin..]) {
+                Some((seq, _)) if seq > self.through => return,
+                Some((seq, _)) if seq >= self.next_seq => {
+                    self.lines_passed += memchr_iter(b'\n', &unread[..begin]).count() as u64;
+                    self.next_seq = seq;
+                    self.start += begin;
+                    return;
+                }
+                _ => end = begin.saturating_sub(1),
+            }
+        }
     }
 
     fn advance(&mut self) -> Result<Option<(Seq, Range<usize>)>, ReadError> {

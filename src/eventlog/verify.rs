@@ -1,18 +1,23 @@
 //! Verifying: every byte of a log checked, framing, order and tree, beside a running server too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use memchr::memchr;
 use uuid::Uuid;
 
-use super::format::{Head, LineError, segment_first, segment_name};
+use super::format::{Head, LineError, SegmentLine, segment_first, segment_name};
 use super::judge::{Tail, Walk, judge_tail, walk};
 use super::opening::{Damage, HEAD};
 use super::reader::{ReadError, segments};
 use super::storage::{Place, ReadFile};
 use super::tree::{Hash, Tree};
 use crate::chat::Seq;
+
+/// Segments that are read at once at most: each of them is in memory whole.
+const READ_AT_ONCE_MAX: usize = 4;
 
 /// What an intact log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,41 +61,29 @@ pub enum VerifyError {
     },
 }
 
-/// Checks a log: a data directory, an events directory or one segment's file.
+/// Checks a log: a data directory, an events directory or one segment's file. Segments are read side by side, as many
+/// as the machine has cores, and judged in their order.
 ///
 /// # Errors
 /// The first place that is wrong.
 pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
-    let no_log = |why: String| ReadError::NoLog { path: path.to_owned(), why };
-    let place = Place::find(path).map_err(|error| no_log(error.to_string()))?;
-    match place {
+    match place(path)? {
         Place::Segment(file) => {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let first = segment_first(&name).ok_or_else(|| no_log("its name is that of no segment".into()))?;
-            let directory = file.parent().map(Path::to_owned).unwrap_or_default();
-            Verifier::new(directory).segment(first, true, None)
+            let first = segment_first(&name).ok_or_else(|| no_log(path, "its name is that of no segment"))?;
+            verify_segments(&file.parent().map(Path::to_owned).unwrap_or_default(), &[first], None)?.verified(path)
         }
         Place::Events(directory) => {
             // HEAD first: what it speaks of is in the segments that are read afterwards.
             let head = read_head(&directory)?;
-            let segments = segments(&directory)?;
-            let newest = *segments.last().ok_or_else(|| no_log("no segment is there".into()))?;
-            let mut verifier = Verifier::new(directory);
-            let mut events = 0;
-            for first in segments {
-                let verified = verifier.segment(first, first == newest, head)?;
-                events += verified.events;
-                if first == newest {
-                    let erasures_left = verifier.check_erasures()?;
-                    if head.is_none() && verified.seq > 0 {
-                        let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
-                        let damage = Damage { file: HEAD.to_owned(), line: 1, seq: verified.seq, what };
-                        return Err(VerifyError::Damage(damage));
-                    }
-                    return Ok(Verified { events, erasures_left, ..verified });
-                }
+            let chain = verify_segments(&directory, &segments(&directory)?, head)?;
+            let erasures_left = chain.check_erasures()?;
+            let verified = chain.verified(path)?;
+            if head.is_none() && verified.seq > 0 {
+                let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
+                return Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: verified.seq, what }));
             }
-            Err(no_log("no segment is there".into()).into())
+            Ok(Verified { erasures_left, ..verified })
         }
     }
 }
@@ -100,31 +93,147 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
 /// # Errors
 /// The first place that is wrong there.
 pub(super) fn verify_newest(path: &Path) -> Result<Verified, VerifyError> {
-    let no_log = |why: String| ReadError::NoLog { path: path.to_owned(), why };
-    match Place::find(path).map_err(|error| no_log(error.to_string()))? {
+    match place(path)? {
         Place::Segment(_) => verify(path),
         Place::Events(directory) => {
             let head = read_head(&directory)?;
-            let newest = *segments(&directory)?.last().ok_or_else(|| no_log("no segment is there".into()))?;
-            Verifier::new(directory).segment(newest, true, head)
+            let segments = segments(&directory)?;
+            let newest = segments.last().map(std::slice::from_ref).unwrap_or_default();
+            verify_segments(&directory, newest, head)?.verified(path)
         }
     }
 }
 
-struct Verifier {
-    directory: PathBuf,
+fn verify_segments(directory: &Path, segments: &[Seq], head: Option<Head>) -> Result<Chain, VerifyError> {
+    let newest = segments.last().copied();
+    let read = |first: Seq| ReadSegment::of(directory, first, Some(first) == newest, head);
+    let mut chain = Chain::default();
+    side_by_side(segments, read, |segment| chain.push(segment?))?;
+    Ok(chain)
+}
+
+/// Does `work` on all items, as many at once as the machine has cores, and gives what comes of it to `take` in the order
+/// of the items, up to its first error. Few results wait at a time, however many items there are.
+fn side_by_side<T: Copy + Send + Sync, R: Send, E>(
+    items: &[T],
+    work: impl Fn(T) -> R + Sync,
+    take: impl FnMut(R) -> Result<(), E>,
+) -> Result<(), E> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(READ_AT_ONCE_MAX).min(items.len());
+    let work = &work;
+    thread::scope(|scope| {
+        // Each thread has every item whose place leaves its number.
+        let results: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (done, results) = mpsc::sync_channel(1);
+                scope.spawn(move || {
+                    // An error ends the taking, and with it the work.
+                    let _ = items.iter().skip(thread).step_by(threads).try_for_each(|item| done.send(work(*item)));
+                });
+                results
+            })
+            .collect();
+        let mut in_order = (0..items.len()).map_while(|place| results.get(place % threads)?.recv().ok());
+        in_order.try_for_each(take)
+    })
+}
+
+/// What was read of one segment, before it is known what stands before it.
+struct ReadSegment {
+    first: Seq,
+    header: SegmentLine,
+    /// What it is, with what was read of it, if all in it is right.
+    own: Result<(Verified, Walk), VerifyError>,
+}
+
+impl ReadSegment {
+    fn of(directory: &Path, first: Seq, is_newest: bool, head: Option<Head>) -> Result<Self, VerifyError> {
+        let path = directory.join(segment_name(first));
+        let bytes = ReadFile::open(&path).and_then(|file| file.read());
+        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
+        let walk = walk(&bytes).map_err(|error| match error {
+            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), what: error.to_string() },
+            LineError::Broken(what) => damage(first, what),
+        })?;
+        let header = walk.header.clone();
+        Ok(Self { first, header, own: check(first, &bytes, walk, is_newest, head) })
+    }
+}
+
+/// Checks what follows the good part of a segment, and that the newest one holds what HEAD has acknowledged.
+fn check(
+    first: Seq,
+    bytes: &[u8],
+    walk: Walk,
+    is_newest: bool,
+    head: Option<Head>,
+) -> Result<(Verified, Walk), VerifyError> {
+    if let Tail::Damage(broken) = judge_tail(bytes, &walk) {
+        return Err(VerifyError::Damage(Damage::at(first, broken)));
+    }
+    if !is_newest && bytes.len() as u64 > walk.good.end {
+        let what = walk.broken.map_or("the segment does not end with a commit".to_owned(), |broken| broken.what);
+        return Err(damage(first, &what));
+    }
+    if let Some(head) = head.filter(|head| is_newest && walk.good.seq < head.seq) {
+        return Err(match walk.broken {
+            Some(broken) => VerifyError::Damage(Damage::at(first, broken)),
+            None => VerifyError::Lost { from: walk.good.seq + 1, to: head.seq },
+        });
+    }
+    let walk = match head.filter(|head| is_newest && walk.good.seq > head.seq) {
+        Some(head) => acknowledged(bytes, &walk, head).unwrap_or(walk),
+        None => walk,
+    };
+    let verified = Verified {
+        events: walk.good.seq + 1 - first,
+        seq: walk.good.seq,
+        root: walk.good.tree.root(),
+        erasures_left: 0,
+        unfinished_bytes: bytes.len() as u64 - walk.good.end,
+    };
+    Ok((verified, walk))
+}
+
+/// Segments, each of which must go on where the one before ends.
+#[derive(Default)]
+struct Chain {
     log: Option<Uuid>,
     /// The tree at the end of the segment before.
     before: Option<Tree>,
+    events: u64,
+    last: Option<Verified>,
     /// Lines that are erased, by their events: the segment and the line in its file.
     erased: BTreeMap<Seq, (Seq, u64)>,
     /// The events that erasures name.
     named: BTreeSet<Seq>,
 }
 
-impl Verifier {
-    fn new(directory: PathBuf) -> Self {
-        Self { directory, log: None, before: None, erased: BTreeMap::new(), named: BTreeSet::new() }
+impl Chain {
+    fn push(&mut self, segment: ReadSegment) -> Result<(), VerifyError> {
+        let ReadSegment { first, header, own } = segment;
+        if header.first != first {
+            return Err(damage(first, &format!("its first line names event {} as its first", header.first)));
+        }
+        if self.log.replace(header.log).is_some_and(|log| log != header.log) {
+            return Err(damage(first, "it belongs to another log"));
+        }
+        match &self.before {
+            Some(before) if before.leaves() + 1 != first => {
+                return Err(damage(first, &format!("the segment before ends with event {}", before.leaves())));
+            }
+            Some(before) if *before != header.tree => {
+                return Err(damage(first, "its tree is not the one that the segment before ends with"));
+            }
+            _ => {}
+        }
+        let (verified, walk) = own?;
+        self.events += verified.events;
+        self.last = Some(verified);
+        self.erased.extend(walk.erasures.erased.iter().map(|(seq, line)| (*seq, (first, *line))));
+        self.named.extend(walk.erasures.named);
+        self.before = Some(walk.good.tree);
+        Ok(())
     }
 
     /// Checks that whatever is erased was ordered to be. Gives how many orders are not carried out.
@@ -136,62 +245,22 @@ impl Verifier {
         Ok(self.named.iter().filter(|seq| !self.erased.contains_key(seq)).count() as u64)
     }
 
-    fn segment(&mut self, first: Seq, is_newest: bool, head: Option<Head>) -> Result<Verified, VerifyError> {
-        let path = self.directory.join(segment_name(first));
-        let bytes = ReadFile::open(&path).and_then(|file| file.read());
-        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
-        let damage = |what: String| VerifyError::Damage(Damage::of_header(first, &what));
-        let walk = walk(&bytes).map_err(|error| match error {
-            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), what: error.to_string() },
-            LineError::Broken(what) => damage(what.to_owned()),
-        })?;
-        if walk.header.first != first {
-            return Err(damage(format!("its first line names event {} as its first", walk.header.first)));
-        }
-        if self.log.replace(walk.header.log).is_some_and(|log| log != walk.header.log) {
-            return Err(damage("it belongs to another log".into()));
-        }
-        match &self.before {
-            Some(before) if before.leaves() + 1 != first => {
-                return Err(damage(format!("the segment before ends with event {}", before.leaves())));
-            }
-            Some(before) if *before != walk.header.tree => {
-                return Err(damage("its tree is not the one that the segment before ends with".into()));
-            }
-            _ => {}
-        }
-        let tail = judge_tail(&bytes, &walk);
-        if let Tail::Damage(broken) = tail {
-            return Err(VerifyError::Damage(Damage::at(first, broken)));
-        }
-        let unfinished_bytes = bytes.len() as u64 - walk.good.end;
-        if !is_newest && unfinished_bytes > 0 {
-            let what = walk.broken.map_or("the segment does not end with a commit".to_owned(), |broken| broken.what);
-            return Err(damage(what));
-        }
-        if let Some(head) = head.filter(|head| is_newest && walk.good.seq < head.seq) {
-            return Err(match walk.broken {
-                Some(broken) => VerifyError::Damage(Damage::at(first, broken)),
-                None => VerifyError::Lost { from: walk.good.seq + 1, to: head.seq },
-            });
-        }
-        let walk = match head.filter(|head| is_newest && walk.good.seq > head.seq) {
-            Some(head) => acknowledged(&bytes, &walk, head).unwrap_or(walk),
-            None => walk,
-        };
-        let unfinished_bytes = bytes.len() as u64 - walk.good.end;
-        let verified = Verified {
-            events: walk.good.seq + 1 - first,
-            seq: walk.good.seq,
-            root: walk.good.tree.root(),
-            erasures_left: 0,
-            unfinished_bytes,
-        };
-        self.erased.extend(walk.erasures.erased.iter().map(|(seq, line)| (*seq, (first, *line))));
-        self.named.extend(walk.erasures.named);
-        self.before = Some(walk.good.tree);
-        Ok(verified)
+    fn verified(self, path: &Path) -> Result<Verified, VerifyError> {
+        let last = self.last.ok_or_else(|| no_log(path, "no segment is there"))?;
+        Ok(Verified { events: self.events, ..last })
     }
+}
+
+fn place(path: &Path) -> Result<Place, ReadError> {
+    Place::find(path).map_err(|error| no_log(path, &error.to_string()))
+}
+
+fn no_log(path: &Path, why: &str) -> ReadError {
+    ReadError::NoLog { path: path.to_owned(), why: why.to_owned() }
+}
+
+fn damage(first: Seq, what: &str) -> VerifyError {
+    VerifyError::Damage(Damage::of_header(first, &what))
 }
 
 /// What HEAD has acknowledged of a segment that holds more: the rest may yet be lost, and nobody should rely on it.
@@ -217,5 +286,36 @@ fn read_head(directory: &Path) -> Result<Option<Head>, VerifyError> {
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ReadError::Disk { path, source }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_side_by_side_is_taken_in_order_up_to_the_first_error() {
+        let items: Vec<u32> = (0..50).collect();
+        let mut taken = Vec::new();
+        let all = side_by_side(
+            &items,
+            |item| item * 2,
+            |done| {
+                taken.push(done);
+                Ok::<_, ()>(())
+            },
+        );
+        assert_eq!((all, taken), (Ok(()), (0..50).map(|item| item * 2).collect()));
+        let mut taken = Vec::new();
+        let stopped = side_by_side(
+            &items,
+            |item| item,
+            |done| {
+                taken.push(done);
+                if done == 7 { Err(done) } else { Ok(()) }
+            },
+        );
+        assert_eq!((stopped, taken), (Err(7), (0..=7).collect()));
+        assert_eq!(side_by_side(&[], |item: u32| item, Err), Ok(()));
     }
 }

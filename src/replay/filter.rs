@@ -82,6 +82,15 @@ impl Filter {
         .collect()
     }
 
+    /// Bytes that stand in every line that is meant, if there are such, the rarest first thought of.
+    pub(super) fn bytes_in_all(&self) -> Option<Vec<u8>> {
+        let quoted = |name: &str| format!("\"{name}\"").into_bytes();
+        let text = self.grep.as_ref().map(|text| escaped(text)).filter(|text| !text.is_empty());
+        let user = || self.user.map(|user| quoted(user.as_str()));
+        let group = || self.group.map(|group| quoted(group.as_str()));
+        text.or_else(user).or_else(group)
+    }
+
     pub(super) fn judge(&self, event: &EventLine<'_>) -> Result<Verdict, ReplayError> {
         let at = line::time(event.bytes).unwrap_or_default();
         let is_behind = self.to.is_some_and(|to| event.seq > to);
@@ -114,11 +123,7 @@ impl Filter {
 
     fn holds_text(&self, event: &EventLine<'_>) -> Result<bool, ReplayError> {
         let Some(wanted) = &self.grep else { return Ok(true) };
-        // A text that holds another holds it in the escaped form too; the other way round it has to be looked at.
-        let mut escaped = Vec::new();
-        json::string(wanted, &mut escaped);
-        let inside = escaped.get(1..escaped.len() - 1).unwrap_or_default();
-        if memmem::find(event.bytes, inside).is_none() {
+        if memmem::find(event.bytes, &escaped(wanted)).is_none() {
             return Ok(false);
         }
         let record = Event::decode(event.bytes).map_err(|source| ReplayError::Event { seq: event.seq, source })?;
@@ -129,6 +134,14 @@ impl Filter {
             _ => false,
         })
     }
+}
+
+/// How a text stands inside a string of the log. A text that holds another holds it in this form too; the other way
+/// round it has to be looked at.
+fn escaped(text: &str) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    json::string(text, &mut escaped);
+    escaped.get(1..escaped.len() - 1).unwrap_or_default().to_vec()
 }
 
 #[cfg(test)]
