@@ -36,7 +36,7 @@ pub(super) fn check_count(state: &State, user: UserName, device: DeviceName) -> 
 }
 
 pub(super) fn apply(state: &mut State, seq: Seq, at: Timestamp, event: &Event) {
-    let Some((user, Origin { device, id })) = numbered(event) else { return };
+    let Some((user, Origin { device, id })) = event.numbering() else { return };
     let devices = &mut state.user_mut(user).devices;
     let now = Device { name: device, sent: id, last_seq: seq, last_at: at };
     match devices.iter_mut().find(|known| known.name == device) {
@@ -47,17 +47,4 @@ pub(super) fn apply(state: &mut State, seq: Seq, at: Timestamp, event: &Event) {
 
 fn find(state: &State, user: UserName, device: DeviceName) -> Option<&Device> {
     state.users.get(&user)?.devices.iter().find(|known| known.name == device)
-}
-
-/// Who numbered an event, and how.
-fn numbered(event: &Event) -> Option<(UserName, Origin)> {
-    let (user, origin) = match event {
-        Event::Message { from, origin, .. }
-        | Event::GroupMessage { from, origin, .. }
-        | Event::Erased { from, origin, .. } => (from, origin),
-        Event::GroupCreated { by, origin, .. } | Event::GroupInvited { by, origin, .. } => (by, origin),
-        Event::GroupJoined { user, origin, .. } | Event::GroupLeft { user, origin, .. } => (user, origin),
-        _ => return None,
-    };
-    origin.map(|origin| (*user, origin))
 }

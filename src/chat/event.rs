@@ -193,6 +193,19 @@ pub struct Record {
 }
 
 impl Event {
+    /// Who numbered it, and how, if it was made by a numbered command.
+    pub fn numbering(&self) -> Option<(UserName, Origin)> {
+        let (user, origin) = match self {
+            Self::Message { from, origin, .. }
+            | Self::GroupMessage { from, origin, .. }
+            | Self::Erased { from, origin, .. } => (from, origin),
+            Self::GroupCreated { by, origin, .. } | Self::GroupInvited { by, origin, .. } => (by, origin),
+            Self::GroupJoined { user, origin, .. } | Self::GroupLeft { user, origin, .. } => (user, origin),
+            _ => return None,
+        };
+        origin.map(|origin| (*user, origin))
+    }
+
     /// The value of the field `type`.
     pub fn kind(&self) -> &'static str {
         match self {

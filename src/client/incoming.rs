@@ -99,7 +99,7 @@ impl App {
 
     /// The number of an event that this device's own command made.
     fn own_number(&self, event: &Event) -> Option<u64> {
-        let (user, Origin { device, id }) = numbered(event)?;
+        let (user, Origin { device, id }) = event.numbering()?;
         let is_own = Some(user) == self.user && Some(device) == self.device;
         is_own.then_some(id)
     }
@@ -150,19 +150,6 @@ impl App {
         }
         self.has_new_names |= self.users.len() + self.groups.len() > before;
     }
-}
-
-/// Who numbered an event, and how.
-fn numbered(event: &Event) -> Option<(UserName, Origin)> {
-    let (user, origin) = match event {
-        Event::Message { from, origin, .. }
-        | Event::GroupMessage { from, origin, .. }
-        | Event::Erased { from, origin, .. } => (from, origin),
-        Event::GroupCreated { by, origin, .. } | Event::GroupInvited { by, origin, .. } => (by, origin),
-        Event::GroupJoined { user, origin, .. } | Event::GroupLeft { user, origin, .. } => (user, origin),
-        _ => return None,
-    };
-    origin.map(|origin| (*user, origin))
 }
 
 /// The answer that the command of an own event had.
