@@ -40,12 +40,12 @@ struct Inline<const N: usize> {
 }
 
 impl<const N: usize> Inline<N> {
-    fn parse(text: &str, allowed: fn(u8) -> bool) -> Option<Self> {
-        if text.is_empty() || text.len() > N || !text.bytes().all(allowed) {
+    fn parse(text: &[u8], allowed: impl Fn(u8) -> bool) -> Option<Self> {
+        if text.is_empty() || text.len() > N || !text.iter().fold(true, |all, byte| all & allowed(*byte)) {
             return None;
         }
         let mut bytes = [0; N];
-        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        bytes[..text.len()].copy_from_slice(text);
         Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
     }
 
@@ -78,6 +78,14 @@ macro_rules! name_type {
             /// The longest name, in bytes.
             pub const BYTES_MAX: usize = $bytes;
 
+            /// Parses a name.
+            ///
+            /// # Errors
+            /// [`FormError::BadName`] for any byte or length that is not allowed.
+            pub fn from_bytes(text: &[u8]) -> Result<Self, FormError> {
+                Inline::parse(text, $allowed).map(Self).ok_or(FormError::BadName($rule))
+            }
+
             /// The bytes of the name, all of them ASCII.
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_bytes()
@@ -93,7 +101,7 @@ macro_rules! name_type {
             type Err = FormError;
 
             fn from_str(text: &str) -> Result<Self, FormError> {
-                Inline::parse(text, $allowed).map(Self).ok_or(FormError::BadName($rule))
+                Self::from_bytes(text.as_bytes())
             }
         }
 

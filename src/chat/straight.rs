@@ -3,10 +3,11 @@
 //! Whatever differs, if only by a space, and all kinds that are rare, are left to the general reader. What is read here,
 //! the general reader reads the same.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::event::{Event, LogoutReason, Origin, Record};
 use crate::clock::Timestamp;
+use crate::names::{DeviceName, GroupName, UserName};
 
 /// Reads a line, without its line feed; `None` leaves it to the general reader.
 pub(super) fn decode(line: &[u8]) -> Option<Record> {
@@ -18,19 +19,19 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
     rest.literal(b"\",\"type\":\"")?;
     let event = match rest.until_quote()? {
         "message" => Event::Message {
-            from: rest.word(b",\"from\":\"")?.parse().ok()?,
-            to: rest.word(b",\"to\":\"")?.parse().ok()?,
+            from: UserName::from_bytes(rest.name(b",\"from\":\"")?).ok()?,
+            to: UserName::from_bytes(rest.name(b",\"to\":\"")?).ok()?,
             text: rest.word(b",\"text\":\"")?.parse().ok()?,
             origin: rest.origin()?,
         },
         "group_message" => Event::GroupMessage {
-            group: rest.word(b",\"group\":\"")?.parse().ok()?,
-            from: rest.word(b",\"from\":\"")?.parse().ok()?,
+            group: GroupName::from_bytes(rest.name(b",\"group\":\"")?).ok()?,
+            from: UserName::from_bytes(rest.name(b",\"from\":\"")?).ok()?,
             text: rest.word(b",\"text\":\"")?.parse().ok()?,
             origin: rest.origin()?,
         },
         "login" => Event::Login {
-            user: rest.word(b",\"user\":\"")?.parse().ok()?,
+            user: UserName::from_bytes(rest.name(b",\"user\":\"")?).ok()?,
             session: rest.field(b",\"session\":")?,
             ip: rest.word(b",\"ip\":\"")?.parse().ok()?,
             udp_port: match rest.starts_with(b",\"udp_port\":") {
@@ -38,12 +39,12 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
                 false => None,
             },
             device: match rest.starts_with(b",\"device\":") {
-                true => Some(rest.word(b",\"device\":\"")?.parse().ok()?),
+                true => Some(DeviceName::from_bytes(rest.name(b",\"device\":\"")?).ok()?),
                 false => None,
             },
         },
         "logout" => Event::Logout {
-            user: rest.word(b",\"user\":\"")?.parse().ok()?,
+            user: UserName::from_bytes(rest.name(b",\"user\":\"")?).ok()?,
             session: rest.field(b",\"session\":")?,
             reason: match rest.word(b",\"reason\":\"")? {
                 "logout" => LogoutReason::Logout,
@@ -110,6 +111,16 @@ impl<'a> Rest<'a> {
         self.until_quote()
     }
 
+    /// The bytes of a name up to its closing quote, behind its field's name and opening quote: whether they are a name
+    /// is for its type to say.
+    fn name(&mut self, field: &[u8]) -> Option<&'a [u8]> {
+        self.literal(field)?;
+        let end = memchr(b'"', self.0)?;
+        let name = self.take(end)?;
+        self.literal(b"\"")?;
+        Some(name)
+    }
+
     fn until_quote(&mut self) -> Option<&'a str> {
         let end = memchr2(b'"', b'\\', self.0)?;
         let word = self.take(end)?;
@@ -125,6 +136,9 @@ impl<'a> Rest<'a> {
         if self.is(b"}") {
             return Some(None);
         }
-        Some(Some(Origin { device: self.word(b",\"device\":\"")?.parse().ok()?, id: self.field(b",\"id\":")? }))
+        Some(Some(Origin {
+            device: DeviceName::from_bytes(self.name(b",\"device\":\"")?).ok()?,
+            id: self.field(b",\"id\":")?,
+        }))
     }
 }
