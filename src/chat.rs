@@ -14,7 +14,7 @@ pub mod login;
 pub mod policy;
 pub mod refusal;
 pub mod state;
-mod straight;
+pub(crate) mod straight;
 pub mod transfer;
 
 pub use command::{Command, Place};

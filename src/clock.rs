@@ -60,14 +60,22 @@ impl Timestamp {
     /// Reads the form in which [`Timestamp::to_rfc3339`] writes, and no other.
     pub fn from_log_form(text: &[u8]) -> Option<Self> {
         let text: &[u8; 24] = text.try_into().ok()?;
+        // One pass finds what is no digit, or no such sign, anywhere.
+        let is_form = text.iter().zip(b"0000-00-00T00:00:00.000Z").fold(true, |is_form, (byte, form)| {
+            is_form & if *form == b'0' { byte.is_ascii_digit() } else { byte == form }
+        });
         let number = |range: std::ops::Range<usize>| {
             text[range].iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit.wrapping_sub(b'0') & 15))
         };
-        let days = days_from_civil(number(0..4), number(5..7), number(8..10))?;
-        let minutes = (days * 24 + number(11..13)) * 60 + number(14..16);
-        let moment = Self::from_ms((minutes * 60 + number(17..19)) * 1_000 + number(20..23));
-        // What is no digit, no such day, or past the end of an hour does not come out as it went in.
-        (moment.to_rfc3339() == *text).then_some(moment)
+        let date = (number(0..4), number(5..7), number(8..10));
+        let (hour, minute, second) = (number(11..13), number(14..16), number(17..19));
+        if !is_form || hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let days = days_from_civil(date.0, date.1, date.2)?;
+        let moment = ((days * 24 + hour) * 60 + minute) * 60 + second;
+        // No such day comes out as another.
+        (civil_from_days(days) == date).then_some(Self::from_ms(moment * 1_000 + number(20..23)))
     }
 
     /// As people read it where they are: `01 Jun 2023 15:00:01`, in the local time zone.

@@ -5,7 +5,7 @@ pub mod frame;
 pub mod line;
 pub mod sentence;
 
-pub use answer::{Answer, ErrorAnswer, GroupEntry, HelpEntry, ServerFrame, UserEntry};
+pub use answer::{Answer, ErrorAnswer, GroupEntry, HelpEntry, ServerFrame, ShortAnswer, UserEntry};
 pub use frame::{
     BadFrame, CandidateFrame, ClientFrame, CommandFrame, Id, LoginFrame, OfferFrame, ReportFrame, VerdictFrame,
 };

@@ -42,44 +42,51 @@ impl Event {
         let mut fields = Fields { out };
         match self {
             Self::Message { from, to, text, origin } => {
-                fields.word("from", from.as_str()).word("to", to.as_str()).text("text", text.as_str()).origin(origin);
+                fields
+                    .word("from", from.as_bytes())
+                    .word("to", to.as_bytes())
+                    .text("text", text.as_str())
+                    .origin(origin);
             }
             Self::GroupMessage { group, from, text, origin } => {
-                fields.word("group", group.as_str()).word("from", from.as_str());
+                fields.word("group", group.as_bytes()).word("from", from.as_bytes());
                 fields.text("text", text.as_str()).origin(origin);
             }
             Self::GroupCreated { group, by, invited, origin } | Self::GroupInvited { group, by, invited, origin } => {
-                fields.word("group", group.as_str()).word("by", by.as_str());
+                fields.word("group", group.as_bytes()).word("by", by.as_bytes());
                 fields.users("invited", invited).origin(origin);
             }
             Self::GroupJoined { group, user, origin } | Self::GroupLeft { group, user, origin } => {
-                fields.word("group", group.as_str()).word("user", user.as_str()).origin(origin);
+                fields.word("group", group.as_bytes()).word("user", user.as_bytes()).origin(origin);
             }
             Self::Login { user, session, ip, udp_port, device } => {
-                fields.word("user", user.as_str()).number("session", *session).word("ip", &ip.to_string());
+                fields.word("user", user.as_bytes()).number("session", *session).word("ip", ip.to_string().as_bytes());
                 if let Some(port) = udp_port {
                     fields.number("udp_port", u64::from(*port));
                 }
-                fields.optional_word("device", device.as_ref().map(DeviceName::as_str));
+                fields.optional_word("device", device.as_ref().map(DeviceName::as_bytes));
             }
             Self::LoginFailed { user, ip, failures } => {
-                fields.word("user", user.as_str()).word("ip", &ip.to_string()).number("failures", u64::from(*failures));
+                fields
+                    .word("user", user.as_bytes())
+                    .word("ip", ip.to_string().as_bytes())
+                    .number("failures", u64::from(*failures));
             }
             Self::UserBlocked { user, until } => {
-                fields.word("user", user.as_str()).word("until", &until.to_string());
+                fields.word("user", user.as_bytes()).word("until", until.to_string().as_bytes());
             }
             Self::Logout { user, session, reason } => {
-                fields.word("user", user.as_str()).number("session", *session).json("reason", reason);
+                fields.word("user", user.as_bytes()).number("session", *session).json("reason", reason);
             }
             Self::TransferOffered { from, to, transfer, files } => {
-                fields.word("from", from.as_str()).word("to", to.as_str()).word("transfer", transfer.as_str());
+                fields.word("from", from.as_bytes()).word("to", to.as_bytes()).word("transfer", transfer.as_bytes());
                 fields.files(files);
             }
             Self::TransferAnswered { transfer, user, accept } => {
-                fields.word("transfer", transfer.as_str()).word("user", user.as_str()).json("accept", accept);
+                fields.word("transfer", transfer.as_bytes()).word("user", user.as_bytes()).json("accept", accept);
             }
             Self::TransferEnded { transfer, outcome, bytes, hash, path } => {
-                fields.word("transfer", transfer.as_str()).json("outcome", outcome);
+                fields.word("transfer", transfer.as_bytes()).json("outcome", outcome);
                 if let Some(bytes) = bytes {
                     fields.number("bytes", *bytes);
                 }
@@ -91,17 +98,17 @@ impl Event {
                 }
             }
             Self::KeyBound { user, device, key } => {
-                fields.word("user", user.as_str());
-                fields.optional_word("device", device.as_ref().map(DeviceName::as_str)).text("key", key);
+                fields.word("user", user.as_bytes());
+                fields.optional_word("device", device.as_ref().map(DeviceName::as_bytes)).text("key", key);
             }
             Self::Erasure { by, reason, erased } => {
                 fields.text("by", by).text("reason", reason).json("erased", erased);
             }
             Self::Erased { from, to, origin, leaf } => {
-                fields.word("from", from.as_str());
+                fields.word("from", from.as_bytes());
                 match to {
-                    Addressee::User(user) => fields.word("to", user.as_str()),
-                    Addressee::Group(group) => fields.word("group", group.as_str()),
+                    Addressee::User(user) => fields.word("to", user.as_bytes()),
+                    Addressee::Group(group) => fields.word("group", group.as_bytes()),
                 };
                 fields.origin(origin);
                 fields.text("leaf", leaf);
@@ -144,15 +151,15 @@ impl Fields<'_> {
     }
 
     /// A value in which nothing can need escaping.
-    fn word(&mut self, name: &str, value: &str) -> &mut Self {
+    fn word(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
-        self.out.extend_from_slice(value.as_bytes());
+        self.out.extend_from_slice(value);
         self.out.push(b'"');
         self
     }
 
-    fn optional_word(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+    fn optional_word(&mut self, name: &str, value: Option<&[u8]>) -> &mut Self {
         match value {
             Some(value) => self.word(name, value),
             None => self,
@@ -195,7 +202,7 @@ impl Fields<'_> {
 
     fn origin(&mut self, origin: &Option<Origin>) {
         if let Some(Origin { device, id }) = origin {
-            self.word("device", device.as_str()).number("id", *id);
+            self.word("device", device.as_bytes()).number("id", *id);
         }
     }
 }

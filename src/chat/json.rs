@@ -30,9 +30,9 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// How many bytes at the beginning stand for themselves; eight at a time, by the tests for bytes below, and equal to, a
+/// How many bytes at the beginning of a text stand for themselves in JSON; eight at a time, by the tests for bytes below, and equal to, a
 /// value in "Bit Twiddling Hacks" (Sean Eron Anderson). A test may find too much, which the next step sorts out.
-fn plain_length(bytes: &[u8]) -> usize {
+pub fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH_BITS: u64 = ONES * 0x80;
     let is_below = |word: u64, value: u64| word.wrapping_sub(ONES * value) & !word & HIGH_BITS;

@@ -6,48 +6,51 @@
 
 use std::io;
 
+use memchr::{memchr, memchr_iter};
+
 use crate::chat::json;
 
-/// The bytes that a file's lines are collected in before they move on, where lines are short.
-const LINE_BYTES_USUAL: usize = 256;
-
 /// Lines in the making.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LineWriter {
-    lines: csv::Writer<Vec<u8>>,
-    field: Vec<u8>,
-}
-
-impl Default for LineWriter {
-    fn default() -> Self {
-        let mut form = csv::WriterBuilder::new();
-        form.delimiter(b';').terminator(csv::Terminator::Any(b'\n')).buffer_capacity(LINE_BYTES_USUAL);
-        Self { lines: form.from_writer(Vec::new()), field: Vec::new() }
-    }
+    lines: Vec<u8>,
 }
 
 impl LineWriter {
     /// Appends a line.
     pub(super) fn put(&mut self, number: u64, fields: &[&str]) {
-        self.field.clear();
-        json::number(number, &mut self.field);
-        self.put_field();
+        let start = self.lines.len();
+        json::number(number, &mut self.lines);
         for field in fields {
-            self.field.clear();
-            self.field.push(b' ');
-            escape(field, &mut self.field);
-            self.put_field();
+            self.lines.extend_from_slice(b"; ");
+            escape(field, &mut self.lines);
         }
-        self.lines.write_record(None::<&[u8]>).expect("lines of a file have equally many fields");
+        self.lines.push(b'\n');
+        let line = &self.lines[start..];
+        // With a delimiter or a quote in a field it is quoted: which rarely happens, and is for the crate to do.
+        if memchr(b'"', line).is_some() || memchr_iter(b';', line).count() != fields.len() {
+            self.lines.truncate(start);
+            self.put_quoted(number, fields);
+        }
     }
 
     /// All lines, each with its line feed.
     pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.lines.into_inner().expect("writing to memory cannot fail")
+        self.lines
     }
 
-    fn put_field(&mut self) {
-        self.lines.write_field(&self.field).expect("writing to memory cannot fail");
+    fn put_quoted(&mut self, number: u64, fields: &[&str]) {
+        let mut form = csv::WriterBuilder::new();
+        form.delimiter(b';').terminator(csv::Terminator::Any(b'\n'));
+        let mut line = form.from_writer(&mut self.lines);
+        let first = number.to_string().into_bytes();
+        let others = fields.iter().map(|field| {
+            let mut escaped = vec![b' '];
+            escape(field, &mut escaped);
+            escaped
+        });
+        line.write_record(std::iter::once(first).chain(others)).expect("a line of its own may have any fields");
+        line.flush().expect("writing to memory cannot fail");
     }
 }
 
@@ -77,22 +80,36 @@ pub fn read(file: impl io::Read) -> impl Iterator<Item = Result<Vec<String>, Fie
 }
 
 fn escape(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c == '\\' || c.is_control()) {
-        let (plain, from_special) = rest.split_at(at);
-        out.extend_from_slice(plain.as_bytes());
-        let mut characters = from_special.chars();
-        match characters.next() {
-            Some('\n') => out.extend_from_slice(b"\\n"),
-            Some('\r') => out.extend_from_slice(b"\\r"),
-            Some('\\') => out.extend_from_slice(b"\\\\"),
-            // Every control lies below U+00A0.
-            Some(control) => out.extend_from_slice(format!("\\u{:04x}", u32::from(control)).as_bytes()),
-            None => {}
-        }
-        rest = characters.as_str();
+    let mut rest = text.as_bytes();
+    loop {
+        // What JSON escapes is what is escaped here, and the quote.
+        let (plain, special) = rest.split_at(json::plain_length(rest));
+        out.extend_from_slice(plain);
+        rest = match special {
+            [] => return,
+            [b'\n', rest @ ..] => {
+                out.extend_from_slice(b"\\n");
+                rest
+            }
+            [b'\r', rest @ ..] => {
+                out.extend_from_slice(b"\\r");
+                rest
+            }
+            [b'\\', rest @ ..] => {
+                out.extend_from_slice(b"\\\\");
+                rest
+            }
+            // C1 controls are U+0080 to U+009F, in UTF-8 0xC2 and a byte from 0x80 to 0x9F.
+            [control @ (..0x20 | 0x7F), rest @ ..] | [0xC2, control @ 0x80..=0x9F, rest @ ..] => {
+                out.extend_from_slice(format!("\\u{control:04x}").as_bytes());
+                rest
+            }
+            [byte, rest @ ..] => {
+                out.push(*byte);
+                rest
+            }
+        };
     }
-    out.extend_from_slice(rest.as_bytes());
 }
 
 /// Takes escapes back; `None` where one is not as it is written.
@@ -171,6 +188,10 @@ mod tests {
             lines.put(1, &fields);
             lines.put(2, &fields);
             let bytes = lines.into_bytes();
+            let mut quoted = LineWriter::default();
+            quoted.put_quoted(1, &fields);
+            quoted.put_quoted(2, &fields);
+            prop_assert_eq!(&bytes, &quoted.into_bytes());
             prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 2);
             let back: Vec<Vec<String>> = read(&*bytes).collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(&back[0][1..], &texts[..]);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ID_BYTES_MAX, put_frame};
+use crate::chat::straight::Rest;
 use crate::chat::{FileOffer, Outcome, Seq, TransferPath};
 use crate::names::{DeviceName, TransferId, UserName};
 
@@ -174,14 +175,18 @@ pub struct BadFrame {
     pub why: &'static str,
 }
 
-/// The frame that is by far the most common, read without copying.
-#[derive(Deserialize)]
-struct QuickCommand<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    id: Option<Id>,
-    #[serde(borrow)]
-    text: Cow<'a, str>,
+impl<'a> CommandFrame<'a> {
+    /// The frame that is by far the most common, as clients write it; all else is for the general reader.
+    fn read_straight(line: &'a [u8]) -> Option<Self> {
+        let mut rest = Rest::new(line);
+        rest.literal(b"{\"type\":\"command\"")?;
+        let id = match rest.starts_with(b",\"id\":") {
+            true => Some(Id::Number(rest.field(b",\"id\":")?)),
+            false => None,
+        };
+        let text = rest.word(b",\"text\":\"")?;
+        rest.is(b"}").then_some(Self { id, text: text.into() })
+    }
 }
 
 impl<'a> ClientFrame<'a> {
@@ -190,8 +195,8 @@ impl<'a> ClientFrame<'a> {
     /// # Errors
     /// Broken JSON, an unknown type, a field missing or of the wrong type.
     pub fn parse(line: &'a [u8]) -> Result<Self, BadFrame> {
-        if let Ok(QuickCommand { kind: Cow::Borrowed("command"), id, text }) = serde_json::from_slice(line) {
-            return Ok(Self::Command(CommandFrame { id, text }));
+        if let Some(command) = CommandFrame::read_straight(line) {
+            return Ok(Self::Command(command));
         }
         let bad = |id: Option<Id>, why: &'static str| BadFrame { id, why };
         if std::str::from_utf8(line).is_err() {
@@ -321,7 +326,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_straight_reader_leaves_what_is_written_otherwise_to_the_general_one() {
+        let straight = |line: &str| CommandFrame::read_straight(line.as_bytes()).is_some();
+        assert!(straight(r#"{"type":"command","id":7,"text":"/groups"}"#));
+        assert!(straight(r#"{"type":"command","text":"/msgto yoda ähm"}"#));
+        for other in [
+            r#"{"type":"command","id":07,"text":"x"}"#,
+            r#"{"type":"command","id":-7,"text":"x"}"#,
+            r#"{"type":"command","id":7.0,"text":"x"}"#,
+            r#"{"type":"command","id":"7","text":"x"}"#,
+            r#"{"type":"command","text":"a\nb"}"#,
+            r#"{"type":"command","text":"x","id":7}"#,
+            r#"{"type":"command","text":"x"} "#,
+            "{\"type\":\"command\",\"text\":\"a\tb\"}",
+        ] {
+            assert!(!straight(other), "{other}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn both_readers_of_commands_agree(
+            id in proptest::option::of(any::<u64>()), text in ".*", change in any::<(prop::sample::Index, u8)>(),
+        ) {
+            let mut line = Vec::new();
+            ClientFrame::Command(CommandFrame { id: id.map(Id::Number), text: text.into() }).write(&mut line);
+            line.pop();
+            let place = change.0.index(line.len());
+            for line in [line.clone(), [&line[..place], &[change.1], &line[place..]].concat()] {
+                if let Some(command) = CommandFrame::read_straight(&line) {
+                    let value: Value = serde_json::from_slice(&line).unwrap();
+                    prop_assert_eq!(CommandFrame::deserialize(&value).unwrap(), command);
+                }
+            }
+        }
+
         #[test]
         fn no_line_makes_the_parser_panic(line in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = ClientFrame::parse(&line);

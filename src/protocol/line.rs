@@ -29,6 +29,12 @@ impl LineCutter {
         Self { buffer: Vec::new(), start: 0, searched: 0, line_bytes_max, skipping: false }
     }
 
+    /// Takes all that is held out, so that lines can be read while whoever holds the cutter is changed.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.line_bytes_max))
+    }
+
     /// Takes in bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {

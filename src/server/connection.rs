@@ -10,6 +10,9 @@ use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
 
 use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX, OWN_EVENTS_MAX};
 
+/// The bytes that are made room for at once for a connection that is told something.
+const OUTPUT_BYTES_USUAL: usize = 1 << 10;
+
 /// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -192,7 +195,9 @@ impl Connection {
         }
         if self.out.capacity() - self.out.len() < bytes.len() {
             // Doubled, a full one would take twice its bound.
-            self.out.reserve_exact(bytes.len().max(self.out.len() / 4));
+            let is_long = self.out.len() > OUTPUT_BYTES_MAX / 8;
+            let step = if is_long { self.out.len() / 4 } else { self.out.len().max(OUTPUT_BYTES_USUAL) };
+            self.out.reserve_exact(bytes.len().max(step));
         }
         self.out.extend_from_slice(bytes);
     }

@@ -14,8 +14,8 @@ use crate::protocol::sentence;
 /// wanted.
 pub(super) fn tell(event: &Event, at: Timestamp, words: &mut LocalWords, with_texts: bool, out: &mut Vec<u8>) {
     let (from, to, text) = match event {
-        Event::Message { from, to, text, .. } => (from, [" message to ", to.as_str()], text),
-        Event::GroupMessage { group, from, text, .. } => (from, [" message to group ", group.as_str()], text),
+        Event::Message { from, to, text, .. } => (from, [&b" message to "[..], to.as_bytes()], text),
+        Event::GroupMessage { group, from, text, .. } => (from, [&b" message to group "[..], group.as_bytes()], text),
         _ => {
             let record = Record { seq: 0, at, event: event.clone() };
             out.extend_from_slice(sentence::past_event(&record, Timestamp::to_local_words).as_bytes());
@@ -23,17 +23,17 @@ pub(super) fn tell(event: &Event, at: Timestamp, words: &mut LocalWords, with_te
             return;
         }
     };
-    let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
-    put(from.as_str());
+    let mut put = |part: &[u8]| out.extend_from_slice(part);
+    put(from.as_bytes());
     to.into_iter().for_each(&mut put);
     if with_texts {
-        put(" \"");
-        put(&sentence::visible(text.as_str()));
-        put("\"");
+        put(b" \"");
+        put(sentence::visible(text.as_str()).as_bytes());
+        put(b"\"");
     }
-    put(" at ");
-    put(words.of(at));
-    put(".\n");
+    put(b" at ");
+    put(words.of(at).as_bytes());
+    put(b".\n");
 }
 
 /// The thread that prints, with a bound on what waits for it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::chat::{Event, Refusal, Seq};
 use crate::clock::Timestamp;
 use crate::names::UserName;
-use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, sentence};
+use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, ShortAnswer, sentence};
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
 use super::hub::{Hub, Output};
@@ -187,6 +187,15 @@ impl Hub {
         let pending = self.newest_pending();
         let start = pending.notes.len();
         frame.write(&mut pending.notes);
+        let bytes = start..pending.notes.len();
+        pending.deliveries.push(Delivery::Note { to: key, bytes });
+    }
+
+    /// Queues the answer to a message for a JSON connection, as [`Hub::tell_frame`] would.
+    pub(super) fn tell_short(&mut self, key: ConnectionKey, answer: &ShortAnswer<'_>) {
+        let pending = self.newest_pending();
+        let start = pending.notes.len();
+        answer.write(&mut pending.notes);
         let bytes = start..pending.notes.len();
         pending.deliveries.push(Delivery::Note { to: key, bytes });
     }

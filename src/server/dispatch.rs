@@ -5,7 +5,8 @@ use crate::chat::state::{Group, OpenSession};
 use crate::chat::{Command, LogoutReason, Refusal, Session};
 use crate::names::UserName;
 use crate::protocol::{
-    Answer, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LoginFrame, SERVER_LINE_BYTES_MAX, UserEntry,
+    Answer, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LineCutter, LoginFrame,
+    SERVER_LINE_BYTES_MAX, ShortAnswer, UserEntry,
 };
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Parting};
@@ -18,11 +19,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 impl Hub {
     /// Works through the lines of a connection as far as they may be taken now.
     pub(super) fn process(&mut self, key: ConnectionKey, now: Now) {
-        while let Some(line) = self.next_line(key, now) {
+        let Some(connection) = self.connection_mut(key) else { return };
+        let mut input = connection.input.take();
+        while let Some(line) = self.next_line(key, &mut input, now) {
             self.handle_line(key, line, now);
         }
         let Some(connection) = self.connection_mut(key) else { return };
-        connection.input.release();
+        input.release();
+        connection.input = input;
         if let Some(until) = connection.throttled_until {
             self.schedule(key, until);
         }
@@ -39,7 +43,7 @@ impl Hub {
     }
 
     /// The next line, if one is there and may be taken.
-    fn next_line(&mut self, key: ConnectionKey, now: Now) -> Option<Line> {
+    fn next_line<'a>(&mut self, key: ConnectionKey, input: &'a mut LineCutter, now: Now) -> Option<Line<'a>> {
         let commands_per_second = self.options.commands_per_second;
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
         let connection = self.connection_mut(key)?;
@@ -54,7 +58,7 @@ impl Hub {
         }
         let connection = self.connection_mut(key)?;
         if connection.dialect.is_none() {
-            let first = connection.input.first_byte()?;
+            let first = input.first_byte()?;
             if first == TLS_HANDSHAKE {
                 return Some(Line::Tls);
             }
@@ -63,27 +67,27 @@ impl Hub {
                 return Some(Line::Cleartext);
             }
         }
-        if !connection.input.has_line() {
+        if !input.has_line() {
             return connection.input_ended.then_some(Line::End);
         }
         if !connection.take_token(commands_per_second, now.tick) {
             return None;
         }
-        Some(match connection.input.next_line() {
-            Some(CutLine::Whole(line)) => Line::Whole(line.to_vec()),
+        Some(match input.next_line() {
+            Some(CutLine::Whole(line)) => Line::Whole(line),
             Some(CutLine::TooLong) => Line::TooLong,
             None => return None,
         })
     }
 
-    fn handle_line(&mut self, key: ConnectionKey, line: Line, now: Now) {
+    fn handle_line(&mut self, key: ConnectionKey, line: Line<'_>, now: Now) {
         match line {
             Line::Tls => self.close(key),
             Line::Cleartext => self.close_with(key, &Refusal::CleartextRefused),
             Line::TooLong => self.tell_refusal(key, None, &Refusal::LineTooLong, None),
             Line::Whole(line) if line.is_empty() => {}
-            Line::Whole(line) if self.speaks_json(key) => self.handle_frame(key, &line, now),
-            Line::Whole(line) => self.handle_plain(key, &line, now),
+            Line::Whole(line) if self.speaks_json(key) => self.handle_frame(key, line, now),
+            Line::Whole(line) => self.handle_plain(key, line, now),
             Line::End => self.part(key, Parting::InputEnd, now),
         }
     }
@@ -112,9 +116,11 @@ impl Hub {
         let (id, done, word) = match frame {
             ClientFrame::Login(login) => (login.id.clone(), self.handle_login(key, login, now), Some("login")),
             ClientFrame::Command(CommandFrame { id, text }) => {
-                let word = Command::split(&text).ok().map(|(usage, _)| usage.word);
-                let done = self.handle_command(key, id.clone(), &text, bytes, now);
-                (id, done, word)
+                if let Err(refusal) = self.handle_command(key, id.clone(), &text, bytes, now) {
+                    let word = Command::split(&text).ok().map(|(usage, _)| usage.word);
+                    self.tell_refusal(key, id, &refusal, word);
+                }
+                return;
             }
             ClientFrame::Ping { id } => {
                 let (seq, root, at) = (self.durable.seq, self.durable.root.clone(), self.durable.at);
@@ -159,6 +165,9 @@ impl Hub {
             Command::Logout => self.part(key, Parting::Logout(id), now),
             _ => {
                 self.commit(events, Some(key), now);
+                if self.answer_message(key, id.as_ref(), &command, now) {
+                    return Ok(());
+                }
                 let answer = self.answer(key, id, &who, &command, now);
                 self.tell_checked(key, answer);
             }
@@ -208,6 +217,25 @@ impl Hub {
             self.asked_for_room = true;
             self.outputs.push_back(Output::AskForRoom);
         }
+    }
+
+    /// Answers a message that was sent, to a client that speaks JSON; all else is for the general way.
+    fn answer_message(&mut self, key: ConnectionKey, id: Option<&Id>, command: &Command, now: Now) -> bool {
+        let (to, group) = match command {
+            Command::MessageTo { to, .. } => (Some(*to), None),
+            Command::GroupMessage { group, .. } => (None, Some(*group)),
+            _ => return false,
+        };
+        if !self.speaks_json(key) {
+            return false;
+        }
+        let (seq, ts) = (Some(self.state.seq), Some(now.at));
+        let online = to.map(|to| self.state.is_online(to));
+        self.tell_short(
+            key,
+            &ShortAnswer { id, command: command.word(), seq, ts, to, online, group, ..ShortAnswer::default() },
+        );
+        true
     }
 
     /// The answer to a command that was carried out.
@@ -279,10 +307,10 @@ impl Hub {
 }
 
 /// A line as it is taken from a connection.
-enum Line {
+enum Line<'a> {
     Tls,
     Cleartext,
-    Whole(Vec<u8>),
+    Whole(&'a [u8]),
     TooLong,
     End,
 }

@@ -114,7 +114,7 @@ pub struct Hub {
     pub(super) connections: Slab<Connection>,
     next_generation: u32,
     /// The connections of each user that is logged in.
-    pub(super) present: HashMap<UserName, Vec<ConnectionKey>>,
+    pub(super) present: HashMap<UserName, Vec<ConnectionKey>, foldhash::quality::RandomState>,
     /// How many connections are logged in.
     pub(super) session_count: u64,
     /// Those that get logins and logouts of others.
@@ -166,7 +166,7 @@ impl Hub {
             index,
             connections: Slab::new(),
             next_generation: 0,
-            present: HashMap::new(),
+            present: HashMap::default(),
             session_count: 0,
             watchers: BTreeSet::new(),
             attempts: HashMap::new(),
