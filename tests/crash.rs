@@ -14,7 +14,7 @@ mod server;
 use std::path::Path;
 
 use audit::{Audit, Derived, check_derived};
-use load::{Load, Resend};
+use load::{Load, Resend, times};
 use random::Random;
 use server::Server;
 
@@ -22,10 +22,6 @@ use server::Server;
 const KILLS: &str = "MESSENGER_TEST_KILLS";
 /// Below how many answers after a start the kill is drawn.
 const ANSWERS: usize = 100;
-
-fn kills(usual: usize) -> usize {
-    std::env::var(KILLS).map_or(usual, |count| count.parse().expect("MESSENGER_TEST_KILLS is a number"))
-}
 
 /// Kills a server that was just started: with some answer, or in one start of eight while they still connect.
 fn kill_in_mid_load(server: &mut Server, load: &Load, random: &mut Random) {
@@ -42,7 +38,7 @@ fn after_each_of_200_kills_in_mid_load_everything_answered_is_there_once_in_orde
     let mut server = Server::start_with(&["--rate", "0"]);
     let load = Load::new(&server, Resend::Numbered);
     let mut audit = Audit::default();
-    let kills = kills(200);
+    let kills = times(KILLS, 200);
     for kill in 1..=kills {
         kill_in_mid_load(&mut server, &load, &mut random);
         if kill % 10 == 0 {
@@ -51,13 +47,7 @@ fn after_each_of_200_kills_in_mid_load_everything_answered_is_there_once_in_orde
         server.restart();
         audit.check(&server, &load).unwrap_or_else(|wrong| panic!("kill {kill}: {wrong}"));
     }
-    // Twice: what the last one sends again may come to the others behind what they were owed.
-    for _ in 0..2 {
-        load.settle(&server);
-        server.kill();
-        load.wait_for_the_end();
-        server.restart();
-    }
+    load.end(&mut server);
     audit.check_complete(&mut server, &load).unwrap();
     println!("{} messages through {kills} kills", audit.messages());
 }

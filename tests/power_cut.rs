@@ -16,7 +16,7 @@ mod server;
 
 use audit::Audit;
 use block_device::{Disk, Form, in_own_namespace, skip};
-use load::{Load, Resend};
+use load::{Load, Resend, times};
 use random::Random;
 use server::Server;
 
@@ -27,10 +27,6 @@ const ANSWERS: usize = 500;
 /// Runs a program whose syncs do nothing and succeed.
 const WITHOUT_SYNC: &str = "eatmydata";
 
-fn cuts(usual: usize) -> usize {
-    std::env::var(CUTS).map_or(usual, |count| count.parse().expect("MESSENGER_TEST_POWER_CUTS is a number"))
-}
-
 /// A server whose data directory is the root of a disk's file system.
 fn start_on(disk: &Disk) -> Server {
     let directory = tempfile::tempdir().unwrap();
@@ -38,19 +34,27 @@ fn start_on(disk: &Disk) -> Server {
     Server::start_in(directory, &["--rate", "0"])
 }
 
-/// Cuts the power with some answer. What clients hear from then on is of a world that will not have been.
-fn cut_in_mid_load(disk: &mut Disk, server: &mut Server, load: &Load, answers: usize) {
+/// Cuts the power with some answer. What clients hear from then on is of a world that will not have been. Gives how
+/// many bytes of the log had been written, and are not on the disk.
+fn cut_in_mid_load(disk: &mut Disk, server: &mut Server, load: &Load, answers: usize) -> u64 {
     load.connect(server);
     load.wait_for_answers(answers);
     let told = load.mark();
+    let written = log_bytes(server);
     disk.clone_now();
     server.kill();
     load.wait_for_the_end();
     load.forget_behind(&told);
     disk.return_to_clone();
+    written.saturating_sub(log_bytes(server))
 }
 
-fn cut_again_and_again(form: Form, seed: u64, usual_cuts: usize) {
+fn log_bytes(server: &Server) -> u64 {
+    let segment = server.data().join("events/00000000000000000001.jsonl");
+    segment.metadata().map_or(0, |metadata| metadata.len())
+}
+
+fn cut_again_and_again(form: Form, seed: u64) {
     let mut disk = match Disk::make(form) {
         Ok(disk) => disk,
         Err(why) => return skip(&why),
@@ -59,41 +63,38 @@ fn cut_again_and_again(form: Form, seed: u64, usual_cuts: usize) {
     let mut server = start_on(&disk);
     let load = Load::new(&server, Resend::Numbered);
     let mut audit = Audit::default();
-    let cuts = cuts(usual_cuts);
+    let cuts = times(CUTS, 20);
+    let mut took_back = 0;
     for cut in 1..=cuts {
-        cut_in_mid_load(&mut disk, &mut server, &load, random.below(ANSWERS));
+        took_back += u32::from(cut_in_mid_load(&mut disk, &mut server, &load, random.below(ANSWERS)) > 0);
         server.restart();
         audit.check(&server, &load).unwrap_or_else(|wrong| panic!("{form:?}, cut {cut}: {wrong}"));
     }
-    for _ in 0..2 {
-        load.settle(&server);
-        server.kill();
-        load.wait_for_the_end();
-        server.restart();
-    }
+    load.end(&mut server);
     audit.check_complete(&mut server, &load).unwrap();
-    let torn = server.errors().matches("was never acknowledged").count();
-    println!("{form:?}: {} messages through {cuts} cuts, {torn} torn tails", audit.messages());
+    assert!(took_back > 0, "{form:?}: no cut came between a write and its sync");
+    let (messages, torn) = (audit.messages(), server.errors().matches("was never acknowledged").count());
+    println!("{form:?}: {messages} messages, {cuts} cuts: {took_back} took back what was written, {torn} tore it");
 }
 
 #[test]
 fn after_each_cut_on_ext4_everything_answered_is_there_once_in_order() {
     in_own_namespace("after_each_cut_on_ext4_everything_answered_is_there_once_in_order", || {
-        cut_again_and_again(Form::Ext4, 1, 20);
+        cut_again_and_again(Form::Ext4, 1);
     });
 }
 
 #[test]
 fn after_each_cut_on_xfs_everything_answered_is_there_once_in_order() {
     in_own_namespace("after_each_cut_on_xfs_everything_answered_is_there_once_in_order", || {
-        cut_again_and_again(Form::Xfs, 2, 20);
+        cut_again_and_again(Form::Xfs, 2);
     });
 }
 
 #[test]
 fn after_each_cut_behind_a_cache_that_is_lost_everything_answered_is_there_once_in_order() {
     in_own_namespace("after_each_cut_behind_a_cache_that_is_lost_everything_answered_is_there_once_in_order", || {
-        cut_again_and_again(Form::Ext4BehindCache, 3, 20);
+        cut_again_and_again(Form::Ext4BehindCache, 3);
     });
 }
 

@@ -42,8 +42,11 @@ pub fn in_own_namespace(test: &str, body: impl FnOnce()) {
     }
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
-    let ended = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status().unwrap();
-    assert!(ended.success(), "{test}: {ended}");
+    let output = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output().unwrap();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    // Straight to the stream, for a test that was passed over inside says so there.
+    std::io::stderr().write_all(&output.stderr).unwrap();
+    assert!(output.status.success(), "{test}: {}", output.status);
 }
 
 /// Says why a test is passed over, or fails where it has to run.

@@ -82,6 +82,11 @@ pub struct Load {
     reports: Receiver<Report>,
 }
 
+/// How often something is to be done: as often as a variable of the environment says, or else as usual.
+pub fn times(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |count| count.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
 /// A command of a user: the same number is always the same command.
 pub fn command(user: &str, number: u64) -> (String, String) {
     let text = format!("{number} {user} {}", "x".repeat(usize::try_from(number * 37 % 100).unwrap()));
@@ -122,8 +127,19 @@ impl Load {
         }
     }
 
+    /// Ends the talk: all is answered, and all that anybody is owed has come, over two more starts of the server.
+    pub fn end(&self, server: &mut Server) {
+        // What the last one sends again may come to the others behind what they were owed: they get that the next time.
+        for _ in 0..2 {
+            self.settle(server);
+            server.kill();
+            self.wait_for_the_end();
+            server.restart();
+        }
+    }
+
     /// Lets them all connect, send what was not answered, and nothing new; returns once all that is owed has come.
-    pub fn settle(&self, server: &Server) {
+    fn settle(&self, server: &Server) {
         for client in &self.clients {
             client.is_settling.store(true, Ordering::SeqCst);
         }
