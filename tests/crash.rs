@@ -49,7 +49,7 @@ fn after_each_of_200_kills_in_mid_load_everything_answered_is_there_once_in_orde
     }
     load.end(&mut server);
     audit.check_complete(&mut server, &load).unwrap();
-    println!("{} messages through {kills} kills", audit.messages());
+    eprintln!("{} messages through {kills} kills", audit.messages());
 }
 
 #[test]

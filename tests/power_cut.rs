@@ -15,7 +15,7 @@ mod random;
 mod server;
 
 use audit::Audit;
-use block_device::{Disk, Form, in_own_namespace, skip};
+use block_device::{Disk, Form, in_own_namespaces, skip};
 use load::{Load, Resend, times};
 use random::Random;
 use server::Server;
@@ -74,33 +74,33 @@ fn cut_again_and_again(form: Form, seed: u64) {
     audit.check_complete(&mut server, &load).unwrap();
     assert!(took_back > 0, "{form:?}: no cut came between a write and its sync");
     let (messages, torn) = (audit.messages(), server.errors().matches("was never acknowledged").count());
-    println!("{form:?}: {messages} messages, {cuts} cuts: {took_back} took back what was written, {torn} tore it");
+    eprintln!("{form:?}: {messages} messages, {cuts} cuts: {took_back} took back what was written, {torn} tore it");
 }
 
 #[test]
 fn after_each_cut_on_ext4_everything_answered_is_there_once_in_order() {
-    in_own_namespace("after_each_cut_on_ext4_everything_answered_is_there_once_in_order", || {
+    in_own_namespaces("after_each_cut_on_ext4_everything_answered_is_there_once_in_order", || {
         cut_again_and_again(Form::Ext4, 1);
     });
 }
 
 #[test]
 fn after_each_cut_on_xfs_everything_answered_is_there_once_in_order() {
-    in_own_namespace("after_each_cut_on_xfs_everything_answered_is_there_once_in_order", || {
+    in_own_namespaces("after_each_cut_on_xfs_everything_answered_is_there_once_in_order", || {
         cut_again_and_again(Form::Xfs, 2);
     });
 }
 
 #[test]
 fn after_each_cut_behind_a_cache_that_is_lost_everything_answered_is_there_once_in_order() {
-    in_own_namespace("after_each_cut_behind_a_cache_that_is_lost_everything_answered_is_there_once_in_order", || {
+    in_own_namespaces("after_each_cut_behind_a_cache_that_is_lost_everything_answered_is_there_once_in_order", || {
         cut_again_and_again(Form::Ext4BehindCache, 3);
     });
 }
 
 #[test]
 fn a_server_whose_syncs_do_nothing_is_seen_to_lose() {
-    in_own_namespace("a_server_whose_syncs_do_nothing_is_seen_to_lose", || {
+    in_own_namespaces("a_server_whose_syncs_do_nothing_is_seen_to_lose", || {
         for form in [Form::Ext4, Form::Xfs, Form::Ext4BehindCache] {
             let mut disk = match Disk::make(form) {
                 Ok(disk) => disk,
@@ -118,7 +118,7 @@ fn a_server_whose_syncs_do_nothing_is_seen_to_lose() {
             let seen = server.try_restart().and_then(|()| Audit::default().check(&server, &load));
             let lost = seen.expect_err("what was never synced is not on the disk");
             assert!(lost.starts_with("lost: "), "{form:?}: {lost}");
-            println!("{form:?}: {lost}");
+            eprintln!("{form:?}: {lost}");
         }
     });
 }

@@ -6,8 +6,8 @@
 //! loop device uses direct I/O, so that nothing lies between the device and its file. So that direct I/O also works on
 //! a file that shares its blocks with another, the file systems on it have blocks and sectors of 4,096 bytes.
 //!
-//! All is mounted in a mount namespace of the test's own, and each loop device goes with its mount: whatever happens to
-//! the test, the system is left as it was found.
+//! All is mounted in a namespace of the test's own, and each loop device goes with its mount: whatever happens to the
+//! test, no mount and no device is left behind.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,8 +18,10 @@ use tempfile::TempDir;
 
 /// Set where the tests on block devices have to run: where they cannot they fail there, and are passed over elsewhere.
 const REQUIRED: &str = "MESSENGER_TEST_DISKS_REQUIRED";
-/// Set for a test that was started again in a mount namespace of its own.
+/// Set for a test that was started again in namespaces of its own.
 const INSIDE: &str = "MESSENGER_TEST_INSIDE_NAMESPACE";
+/// What `unshare` makes: mounts that nobody else sees, and processes that end with the first of them.
+const NAMESPACES: &[&str] = &["--mount-proc", "--propagation", "private", "--pid", "--fork", "--kill-child"];
 /// What has to be installed, and root.
 const NEEDED: &str = "it takes root, util-linux, e2fsprogs, xfsprogs, eatmydata and a kernel with loop devices and xfs";
 
@@ -32,19 +34,20 @@ pub enum Form {
     Ext4BehindCache,
 }
 
-/// Runs a test in a mount namespace of its own, in a process of its own; where that cannot be, says so and passes.
-pub fn in_own_namespace(test: &str, body: impl FnOnce()) {
+/// Runs a test in a process of its own, with namespaces of its own: with the process goes all that it started, and with
+/// that all that it mounted. Where that cannot be, says so and passes.
+pub fn in_own_namespaces(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
-    if let Err(why) = run("unshare", &["--mount", "true"]).and_then(|_| run("eatmydata", &["true"])) {
+    if let Err(why) = run("unshare", &[NAMESPACES, &["true"]].concat()).and_then(|_| run("eatmydata", &["true"])) {
         return skip(&why);
     }
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+    command.args(NAMESPACES).arg(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    // Straight to the stream, for a test that was passed over inside says so there.
+    eprint!("{}", String::from_utf8_lossy(&output.stdout));
+    // Straight to the stream: why a test was passed over inside is to be seen.
     std::io::stderr().write_all(&output.stderr).unwrap();
     assert!(output.status.success(), "{test}: {}", output.status);
 }
@@ -61,7 +64,7 @@ pub fn skip(why: &str) {
 #[derive(Debug)]
 pub struct Disk {
     form: Form,
-    /// The outermost first.
+    /// In the order in which they are unmounted.
     mounts: Vec<Mount>,
     /// The file system with reflinks.
     _holder: Mount,
@@ -191,5 +194,5 @@ fn text(path: &Path) -> &str {
 fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(tool).args(arguments).output().map_err(|error| format!("{tool}: {error}"))?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(format!("{tool}: {}", said(&output.stderr))) }
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
 }
