@@ -22,7 +22,17 @@ const HANG: Duration = Duration::from_secs(20);
 
 /// The program, as a person in UTC without settings of their own starts it.
 pub fn messenger() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_messenger"));
+    as_a_person(Command::new(env!("CARGO_BIN_EXE_messenger")))
+}
+
+/// The same, run by another program that takes a command as its arguments.
+fn messenger_under(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(env!("CARGO_BIN_EXE_messenger"));
+    as_a_person(command)
+}
+
+fn as_a_person(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESSENGER_")) {
         command.env_remove(name);
     }
@@ -41,6 +51,8 @@ pub struct Server {
     child: Child,
     console: Receiver<String>,
     options: Vec<String>,
+    /// A program that runs it, if it is not to run alone.
+    under: Option<&'static str>,
     directory: TempDir,
 }
 
@@ -60,14 +72,26 @@ impl Server {
         let accounts: String = USERS.iter().map(|user| format!("{user} {PASSWORD}\n")).collect();
         std::fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let (child, console, address) = spawn(directory.path(), 0, &options);
-        Self { address, child, console, options, directory }
+        let (child, console, address) = spawn(directory.path(), 0, &options, None).unwrap();
+        Self { address, child, console, options, under: None, directory }
+    }
+
+    /// Has another program run it from its next start on, as `nice` would, or none.
+    pub fn run_under(&mut self, program: Option<&'static str>) {
+        self.under = program;
     }
 
     /// Starts it again on the same data and the same port, once it has ended.
     pub fn restart(&mut self) {
+        self.try_restart().unwrap();
+    }
+
+    /// Starts it again as [`Server::restart`] does; an error is what it said when it refused to start.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         let _ = self.child.wait();
-        (self.child, self.console, self.address) = spawn(self.directory.path(), self.address.port(), &self.options);
+        (self.child, self.console, self.address) =
+            spawn(self.directory.path(), self.address.port(), &self.options, self.under)?;
+        Ok(())
     }
 
     /// The directory in which it runs.
@@ -168,9 +192,12 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, port: u16, options: &[String]) -> (Child, Receiver<String>, SocketAddr) {
+type Started = (Child, Receiver<String>, SocketAddr);
+
+fn spawn(directory: &Path, port: u16, options: &[String], under: Option<&str>) -> Result<Started, String> {
     let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("errors.txt")).unwrap();
-    let mut child = messenger()
+    let mut child = under
+        .map_or_else(messenger, messenger_under)
         .current_dir(directory)
         .args(["serve", &port.to_string(), "--data", "data", "--credentials", "credentials.txt"])
         .args(options)
@@ -187,9 +214,9 @@ fn spawn(directory: &Path, port: u16, options: &[String]) -> (Child, Receiver<St
     let Some(address) = listening else {
         let _ = child.kill();
         let _ = child.wait();
-        panic!("no server: {}", std::fs::read_to_string(directory.join("errors.txt")).unwrap());
+        return Err(format!("no server: {}", std::fs::read_to_string(directory.join("errors.txt")).unwrap()));
     };
-    (child, console, address.parse().unwrap())
+    Ok((child, console, address.parse().unwrap()))
 }
 
 /// One connection.
