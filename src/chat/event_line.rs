@@ -17,7 +17,7 @@ pub enum DecodeError {
     #[error("not an event: {0}")]
     Malformed(#[from] serde_json::Error),
     /// A type this program does not know: the log is a newer program's.
-    #[error("unknown event type {0:?}: the log was written by a newer program")]
+    #[error("unknown event type {0:?}: use the newer program that wrote it")]
     UnknownType(String),
     /// A field that its type needs is missing.
     #[error("an event of type {kind:?} without {field:?}")]
