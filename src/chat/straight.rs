@@ -8,6 +8,9 @@ use memchr::memchr2;
 use super::event::{Event, LogoutReason, Origin, Record};
 use crate::clock::Timestamp;
 
+#[cfg(test)]
+mod tests;
+
 /// Reads a line, without its line feed; `None` leaves it to the general reader.
 pub(super) fn decode(line: &[u8]) -> Option<Record> {
     let mut rest = Rest(line);
