@@ -16,7 +16,7 @@ use crate::chat::DecodeError;
 use crate::chat::Seq;
 use crate::eventlog::{EventLine, LogReader, ReadError};
 
-pub use filter::{Filter, KINDS};
+pub use filter::Filter;
 pub use html::{Page, PageError, PageFile};
 pub use print::{Format, Printer};
 pub use state::{Point, StateAt, state_at};

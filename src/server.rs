@@ -22,7 +22,6 @@ pub mod opening;
 pub mod segment;
 mod signal;
 mod signals;
-mod snapshot;
 
 pub use archive::{Archive, Lines, Older};
 pub use archivist::ArchiveThrough;

@@ -228,7 +228,8 @@ fn a_flipped_bit_is_found_with_its_place() {
     assert_eq!((done.status.code(), text(&done.stdout)), (Some(7), ""));
     // The leaf shows in the root of its commit, which stands in the line behind it.
     let expected = format!(
-        "messenger: not intact: {SEGMENT}, line {}, event 4: event 4 is not the one that was committed\n",
+        "messenger: not intact: {SEGMENT}, line {}, event 4: event 4 is not the one that was committed; restore \
+         the log from a copy\n",
         line + 1
     );
     assert_eq!(text(&done.stderr), expected);
@@ -242,7 +243,8 @@ fn a_cut_log_is_found_to_have_lost_acknowledged_events() {
     std::fs::write(segment(&server), &log[..end]).unwrap();
     let done = replay(&server, &["--verify"]);
     assert_eq!(done.status.code(), Some(7));
-    assert_eq!(text(&done.stderr), "messenger: not intact: events 8 to 12 were acknowledged and are not there\n");
+    let expected = "events 8 to 12 were acknowledged and are not there; restore the log from a copy";
+    assert_eq!(text(&done.stderr), format!("messenger: not intact: {expected}\n"));
     let done = replay(&server, &[]);
     assert_eq!((done.status.code(), text(&done.stdout).lines().count()), (Some(7), 7), "what is there is shown");
 }

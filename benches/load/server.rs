@@ -1,5 +1,7 @@
 //! The server under load: started with its defaults but for the rate, pinned to one core, watched through `/proc`.
 
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use tempfile::TempDir;
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What the server has used so far.
@@ -69,7 +71,12 @@ impl Server {
         };
         // Somebody reads the console, as an operator would.
         std::thread::spawn(move || std::io::copy(&mut console, &mut std::io::sink()));
-        Ok(Self { child, address, _directory: directory })
+        Ok(Self { child, address, directory })
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     pub fn usage(&self) -> anyhow::Result<Usage> {

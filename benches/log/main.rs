@@ -1,10 +1,14 @@
 //! The log by size: makes one of as many events as wanted, and measures opening, reading and checking it.
 //!
-//! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`, `history`, `catch-up`.
+//! `cargo bench --bench log -- generate --events 1000000 --data DIR`, then `… -- open --data DIR`, `history`, `catch-up`,
+//! `state`, `compare`; `follow` makes a log of its own.
 
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
+mod looking;
 mod reading;
+#[path = "../load/server.rs"]
+mod server;
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -18,7 +22,7 @@ use messenger::chat::{Event, Origin, Seq};
 use messenger::clock::{self, Timestamp};
 use messenger::eventlog::{self, Batch, Disk, LogReader};
 use messenger::names::{DeviceName, GroupName, Text, UserName};
-use messenger::server;
+use messenger::server::open as open_server;
 
 /// Makes a large log, and measures what is done with it.
 #[derive(Debug, Parser)]
@@ -59,6 +63,26 @@ enum Work {
         #[arg(long, default_value_t = 1_000_000)]
         behind: u64,
     },
+    /// Asks the program for the state at random moments.
+    State {
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        moments: u64,
+    },
+    /// Runs the ways of `replay` beside `sha256sum`, `grep` and `jq` on the same files.
+    Compare,
+    /// Follows the log of a running server that users write to.
+    Follow {
+        /// For how long they write.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Messages a second.
+        #[arg(long, default_value_t = 1_000)]
+        rate: u32,
+        /// The bytes of each message.
+        #[arg(long, default_value_t = 14_000)]
+        bytes: usize,
+    },
     /// Decodes every event.
     Decode,
     /// Checks every byte, as `replay --verify` does.
@@ -73,6 +97,9 @@ fn main() -> ExitCode {
         Work::Open => open(&arguments.data),
         Work::History { pages } => reading::history(&arguments.data, pages),
         Work::CatchUp { sessions, behind } => reading::catch_up(&arguments.data, sessions, behind),
+        Work::State { moments } => looking::state(&arguments.data, moments),
+        Work::Compare => looking::compare(&arguments.data),
+        Work::Follow { seconds, rate, bytes } => looking::follow(&arguments.data, seconds, rate, bytes),
         Work::Decode => decode(&arguments.data),
         Work::Verify => verify(&arguments.data),
     };
@@ -146,7 +173,7 @@ fn generate(data: &Path, events: u64) -> anyhow::Result<u64> {
 }
 
 fn open(data: &Path) -> anyhow::Result<u64> {
-    let opened = server::open(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), |_, _| {})?;
+    let opened = open_server(Disk::lock(data)?, uuid::Uuid::nil(), clock::wall(), |_, _| {})?;
     let events = opened.log.seq();
     ensure!(opened.state.seq == events, "the state is not that of the log's end");
     Ok(events)

@@ -206,6 +206,33 @@ impl Event {
         origin.map(|origin| (*user, origin))
     }
 
+    /// Every value that the field `type` may have.
+    pub const KINDS: [&str; 18] = [
+        "message",
+        "group_message",
+        "group_created",
+        "group_invited",
+        "group_joined",
+        "group_left",
+        "login",
+        "login_failed",
+        "user_blocked",
+        "logout",
+        "transfer_offered",
+        "transfer_answered",
+        "transfer_ended",
+        "key_bound",
+        "erasure",
+        "erased",
+        "server_started",
+        "server_stopped",
+    ];
+
+    /// Whether this program knows a value of the field `type`.
+    pub fn is_kind(kind: &[u8]) -> bool {
+        Self::KINDS.iter().any(|known| known.as_bytes() == kind)
+    }
+
     /// The value of the field `type`.
     pub fn kind(&self) -> &'static str {
         match self {

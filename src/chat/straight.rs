@@ -9,6 +9,9 @@ use super::event::{Event, LogoutReason, Origin, Record};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, UserName};
 
+#[cfg(test)]
+mod tests;
+
 /// Reads a line, without its line feed; `None` leaves it to the general reader.
 pub(super) fn decode(line: &[u8]) -> Option<Record> {
     let mut rest = Rest::new(line);

@@ -1,4 +1,4 @@
-//! A bar that shows how far something long has come, on standard error.
+//! How far something long has come, on standard error.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -12,62 +12,105 @@ const DRAWN_EVERY: Duration = Duration::from_millis(100);
 /// Its width, in characters.
 const WIDTH: usize = 40;
 
-/// A bar: on a terminal one line that changes, elsewhere a line for each tenth.
+/// A bar on a terminal, which is one line that changes; elsewhere a plain line for each tenth.
 #[derive(Debug)]
 pub struct ProgressBar {
-    what: &'static str,
-    is_terminal: bool,
-    due: Instant,
-    tenths: u64,
-    is_shown: bool,
+    drawing: Drawing,
 }
 
 impl ProgressBar {
     /// A bar that is not seen yet.
     pub fn new(what: &'static str) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        Self { what, is_terminal, due: clock::monotonic() + SHOWN_AFTER, tenths: 0, is_shown: false }
+        Self { drawing: Drawing::new(what, std::io::stderr().is_terminal(), clock::monotonic()) }
     }
 
     /// So much is done of the whole.
     pub fn show(&mut self, done: u64, total: u64) {
-        let now = clock::monotonic();
-        if now < self.due || total == 0 {
-            return;
-        }
-        self.due = now + DRAWN_EVERY;
-        let tenths = done.saturating_mul(10) / total;
-        if self.is_terminal {
-            self.is_shown = true;
+        if let Some(drawn) = self.drawing.draw(clock::monotonic(), done, total) {
             // Who cannot see it misses nothing.
-            let _ = write!(std::io::stderr(), "\r{}", bar(self.what, done, total));
-        } else if tenths > self.tenths {
-            self.tenths = tenths;
-            let _ = writeln!(std::io::stderr(), "messenger: {}", bar(self.what, done, total));
+            let _ = std::io::stderr().write_all(drawn.as_bytes());
         }
     }
 
     /// Ends it, so that what is said next begins a line.
     pub fn end(&self) {
-        if self.is_shown {
+        if self.drawing.is_line_open {
             let _ = writeln!(std::io::stderr());
         }
     }
 }
 
-fn bar(what: &str, done: u64, total: u64) -> String {
-    let percent = (done.saturating_mul(100) / total.max(1)).min(100);
-    let filled = usize::try_from(percent).unwrap_or(100) * WIDTH / 100;
-    format!("{what} [{}{}] {percent:3} %", "#".repeat(filled), "-".repeat(WIDTH - filled))
+/// What is to be written, and when.
+#[derive(Debug)]
+struct Drawing {
+    what: &'static str,
+    is_terminal: bool,
+    /// From when on something may be written.
+    due: Instant,
+    tenths: u64,
+    is_line_open: bool,
+}
+
+impl Drawing {
+    fn new(what: &'static str, is_terminal: bool, start: Instant) -> Self {
+        Self { what, is_terminal, due: start + SHOWN_AFTER, tenths: 0, is_line_open: false }
+    }
+
+    /// What is to be written at a moment, if anything is.
+    fn draw(&mut self, now: Instant, done: u64, total: u64) -> Option<String> {
+        if now < self.due || total == 0 {
+            return None;
+        }
+        let percent = (done.saturating_mul(100) / total).min(100);
+        let tenths = percent / 10;
+        if self.is_terminal {
+            self.due = now + DRAWN_EVERY;
+            self.is_line_open = true;
+            let filled = usize::try_from(percent).unwrap_or(100) * WIDTH / 100;
+            let bar = "#".repeat(filled) + &"-".repeat(WIDTH - filled);
+            return Some(format!("\r{} [{bar}] {percent:3} %", self.what));
+        }
+        if tenths == self.tenths {
+            return None;
+        }
+        self.tenths = tenths;
+        Some(format!("messenger: {}: {percent} %\n", self.what))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What is written when a hundredth is done every so many milliseconds.
+    fn written(is_terminal: bool, step_ms: u64) -> Vec<String> {
+        let start = clock::monotonic();
+        let mut drawing = Drawing::new("reading", is_terminal, start);
+        let draw = |hundredth| drawing.draw(start + Duration::from_millis(step_ms * hundredth), hundredth, 100);
+        (0..=100).filter_map(draw).collect()
+    }
+
     #[test]
-    fn a_bar_fills_up() {
-        assert_eq!(bar("reading", 1, 4), format!("reading [{}{}]  25 %", "#".repeat(10), "-".repeat(30)));
-        assert_eq!(bar("reading", 4, 4), format!("reading [{}] 100 %", "#".repeat(40)));
+    fn what_is_done_within_a_second_shows_nothing() {
+        assert_eq!(written(true, 9), [""; 0]);
+        assert_eq!(written(false, 9), [""; 0]);
+    }
+
+    #[test]
+    fn on_a_terminal_one_line_is_drawn_again_from_the_first_second_on_every_tenth_of_a_second() {
+        let drawn = written(true, 40);
+        assert_eq!(drawn[0], format!("\rreading [{}{}]  25 %", "#".repeat(10), "-".repeat(30)));
+        assert_eq!(drawn[1], format!("\rreading [{}{}]  28 %", "#".repeat(11), "-".repeat(29)));
+        assert_eq!(drawn.len(), 26);
+        assert_eq!(drawn[25], format!("\rreading [{}] 100 %", "#".repeat(40)));
+        assert!(drawn.iter().all(|line| line.chars().count() < 80 && !line.contains('\n')));
+    }
+
+    #[test]
+    fn elsewhere_there_is_a_plain_line_for_each_tenth() {
+        let drawn = written(false, 40);
+        assert_eq!(drawn[..2], ["messenger: reading: 25 %\n", "messenger: reading: 30 %\n"]);
+        assert_eq!(drawn.len(), 9);
+        assert!(drawn.iter().all(|line| line.matches(char::is_control).eq(["\n"])));
     }
 }

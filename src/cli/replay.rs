@@ -11,14 +11,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::exit::{Exit, Failure};
 use super::proof::{self, ProofArgs};
-use crate::chat::Seq;
+use crate::chat::{Event, Seq};
 use crate::clock::{TimeError, Timestamp};
 use crate::derive::{DeriveError, Keeper};
 use crate::eventlog::storage::{LOCK, Place};
 use crate::eventlog::{self, Disk, LogReader, ReadError, VerifyError};
 use crate::names::{GroupName, UserName};
 use crate::protocol::sentence;
-use crate::replay::{self, Filter, Format, KINDS, Page, PageError, PageFile, Point, Printer, ReplayError, Scan};
+use crate::replay::{self, Filter, Format, Page, PageError, PageFile, Point, Printer, ReplayError, Scan};
 
 /// How often it is looked whether the log has grown.
 const FOLLOW_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -117,7 +117,7 @@ struct WhichArgs {
     group: Option<GroupName>,
 
     /// Events of some types, as in `--type message,group_message`.
-    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = KINDS)]
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = Event::KINDS)]
     kinds: Vec<String>,
 
     /// Events whose text or file names hold this, as in `--grep "the plan"`.
@@ -201,6 +201,13 @@ fn verify(arguments: &ReplayArgs) -> anyhow::Result<()> {
             verified.erasures_left
         );
     }
+    if verified.erased_unproven > 0 {
+        eprintln!(
+            "messenger: of {} erased lines the order is not in this segment: only the whole log shows whether anybody \
+             gave it",
+            verified.erased_unproven
+        );
+    }
     if verified.unfinished_bytes > 0 {
         eprintln!(
             "messenger: behind that are {} bytes that were never acknowledged, or are being written now",
@@ -215,7 +222,10 @@ fn state(arguments: &ReplayArgs) -> anyhow::Result<()> {
         return Err(Failure::error(Exit::Usage, "--state is shown as JSON only: leave --format out"));
     }
     let reader = LogReader::open(&arguments.log).map_err(ReplayError::from)?;
-    let state = replay::state_at(reader, arguments.at.unwrap_or(Point::End))?;
+    let (state, notices) = replay::state_at(reader, arguments.at.unwrap_or(Point::End))?;
+    for notice in notices {
+        eprintln!("messenger: {notice}");
+    }
     say(&format!("{}\n", serde_json::to_string_pretty(&state)?))
 }
 
@@ -321,7 +331,9 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
         _ => None,
     };
     match read {
-        Some(ReadError::Damage(_)) => Failure::error(Exit::NotIntact, format!("{error:#}")),
+        Some(ReadError::Damage(_) | ReadError::Newer { .. } | ReadError::Foreign(_)) => {
+            Failure::error(Exit::NotIntact, format!("{error:#}"))
+        }
         Some(ReadError::NoLog { .. }) => {
             let help = "name a data directory, an events directory or a segment's file";
             Failure::error(Exit::Failure, format!("{error:#}; {help}"))

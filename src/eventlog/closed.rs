@@ -10,6 +10,7 @@ use super::opening::{Damage, OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
 use super::tree::Hash;
 use crate::chat::{DecodeError, Event, Record, Seq};
+use crate::clock::Timestamp;
 
 /// The most bytes of a segment's first line, and more than those of a commit.
 const LINK_BYTES_MAX: usize = 8 << 10;
@@ -52,7 +53,7 @@ pub fn read_closed<S: Storage>(
 ) -> Result<ClosedSegment, OpenError> {
     let (header, commit) = read_links(storage, first)?;
     let file = storage.open(&segment_name(first)).map_err(disk(first))?;
-    Replay::new(first).read_file(&file, each)?;
+    Replay::new(&header).read_file(&file, each)?;
     Ok(ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root })
 }
 
@@ -128,12 +129,14 @@ pub(super) fn check_link(
     }
     match before {
         None if first != 1 => damage(format!("the log begins with event {first}: the segments before are missing")),
-        Some(commit) if commit.seq + 1 != first => {
-            damage(format!("the segment before ends with event {}: one is missing between", commit.seq))
+        Some(commit) if commit.seq + 1 < first => {
+            damage(format!("the segment with events {} to {} is missing", commit.seq + 1, first - 1))
         }
+        Some(commit) if commit.seq + 1 != first => damage(format!("the segment before ends with event {}", commit.seq)),
         Some(commit) if commit.root != header.tree.root() => {
             damage("its root is not the one that the segment before ends with".into())
         }
+        Some(commit) if commit.at > header.at => damage("its time is before that of the last event before it".into()),
         _ => Ok(()),
     }
 }
@@ -144,6 +147,8 @@ pub(super) struct Replay {
     segment: Seq,
     /// The number of the next event.
     next: Seq,
+    /// The time of the one before, at first that of the segment.
+    last_at: Timestamp,
     /// Lines read so far.
     lines: u64,
     /// Bytes read so far.
@@ -151,8 +156,8 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(segment: Seq) -> Self {
-        Self { segment, next: segment, lines: 0, offset: 0 }
+    pub(super) fn new(header: &SegmentLine) -> Self {
+        Self { segment: header.first, next: header.first, last_at: header.at, lines: 0, offset: 0 }
     }
 
     /// Gives the events of the next whole lines to `each`.
@@ -166,6 +171,7 @@ impl Replay {
                 let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long".into()))?;
                 each(Replayed { record: &record, segment: self.segment, offset: self.offset, length });
                 self.next += 1;
+                self.last_at = record.at;
             }
             start += length + 1;
             self.offset += length as u64 + 1;
@@ -206,6 +212,9 @@ impl Replay {
         })?;
         if record.seq != self.next {
             return Err(self.damage(format!("event {} stands where event {} should", record.seq, self.next)));
+        }
+        if record.at < self.last_at {
+            return Err(self.damage(format!("the time of event {} is before that of the one before", record.seq)));
         }
         Ok(record)
     }

@@ -92,6 +92,8 @@ impl Line {
         }
         let Ok(Record { seq, at, event }) = Event::decode(line) else { return Self::Broken };
         match &event {
+            // An order is somebody's.
+            Event::Erasure { by, .. } if by.trim().is_empty() => Self::Erasure(Vec::new()),
             Event::Erasure { erased, .. } => Self::Erasure(erased.clone()),
             // No leaf covers its bytes: nothing may hide in them.
             Event::Erased { leaf, .. } if encoded(&event, seq, at) == line => {

@@ -6,9 +6,9 @@
 use memchr::memchr;
 
 use super::erasure::Line;
-use super::format::{CommitLine, LineError, SECTOR_BYTES, SegmentLine, event_start, is_commit};
+use super::format::{CommitLine, LineError, SECTOR_BYTES, SegmentLine, event_kind, event_start, is_commit};
 use super::tree::{Hash, Tree};
-use crate::chat::Seq;
+use crate::chat::{Event, Seq};
 use crate::clock::Timestamp;
 
 /// The end of the last commit of a segment whose root is right, or, where it has none, of its first line.
@@ -50,6 +50,19 @@ pub struct Walk {
     pub commits: Vec<(Seq, u64)>,
     /// What was erased in the good part, and what it says is to be.
     pub erasures: Erasures,
+    /// The first event of a type that this program does not know.
+    pub unknown: Option<UnknownKind>,
+}
+
+/// An event of a type that this program does not know: whole, and of no meaning here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKind {
+    /// The line, from 1.
+    pub line: u64,
+    /// The event.
+    pub seq: Seq,
+    /// Its type.
+    pub kind: String,
 }
 
 /// Erased lines, and the events that erasures name.
@@ -106,6 +119,7 @@ pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, Lin
         commits: Vec::new(),
         erasures: Erasures::default(),
         pending: Erasures::default(),
+        unknown: None,
     };
     let mut broken = None;
     let mut start = length + 1;
@@ -131,7 +145,14 @@ pub fn walk_telling(bytes: &[u8], mut tell: impl FnMut(u64)) -> Result<Walk, Lin
         }
     }
     tell(walker.good.end);
-    Ok(Walk { header, good: walker.good, broken, commits: walker.commits, erasures: walker.erasures })
+    Ok(Walk {
+        header,
+        good: walker.good,
+        broken,
+        commits: walker.commits,
+        erasures: walker.erasures,
+        unknown: walker.unknown,
+    })
 }
 
 struct Walker {
@@ -142,6 +163,7 @@ struct Walker {
     erasures: Erasures,
     /// Those that no commit covers yet.
     pending: Erasures,
+    unknown: Option<UnknownKind>,
 }
 
 impl Walker {
@@ -160,10 +182,15 @@ impl Walker {
             return Err(format!("the time of event {seq} is before that of the one before"));
         }
         self.last_time.copy_from_slice(time);
+        if let Some(kind) = event_kind(line).filter(|kind| self.unknown.is_none() && !Event::is_kind(kind)) {
+            let kind = String::from_utf8_lossy(kind).into_owned();
+            self.unknown = Some(UnknownKind { line: number, seq, kind });
+        }
         let leaf = match Line::of(line) {
             Line::Usual => Hash::of_leaf(line),
-            Line::Erasure(mut named) => {
-                self.pending.named.append(&mut named);
+            Line::Erasure(named) => {
+                // What did not stand there yet cannot have been ordered.
+                self.pending.named.extend(named.into_iter().filter(|named| *named < seq));
                 Hash::of_leaf(line)
             }
             Line::Erased(leaf) => {

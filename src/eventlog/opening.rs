@@ -21,6 +21,9 @@ pub const HEAD: &str = "HEAD";
 /// The file that is being made ready to become the next segment.
 pub const NEXT: &str = "next.tmp";
 
+/// What to do about damage.
+pub(super) const HOW_TO_MEND: &str = "restore the log from a copy";
+
 /// Why a log is not opened. Nothing of it was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -33,7 +36,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// What is there is not what was written.
-    #[error("the log is damaged: {0}")]
+    #[error("the log is damaged: {0}; {HOW_TO_MEND}")]
     Damage(Damage),
     /// Acknowledged events are gone.
     #[error(
@@ -118,8 +121,8 @@ pub trait Visitor {
     /// An event, in order.
     fn event(&mut self, replayed: Replayed<'_>);
 
-    /// All events of a closed segment have been given; `is_last` where the next segment is the newest.
-    fn closed(&mut self, _segment: &ClosedSegment, _is_last: bool) {}
+    /// All events of a closed segment have been given.
+    fn closed(&mut self, _segment: &ClosedSegment) {}
 
     /// So many bytes of all that are to be read have been.
     fn progress(&mut self, _done_bytes: u64, _total_bytes: u64) {}
@@ -161,23 +164,20 @@ pub fn open_after<S: Storage>(
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
     let mut segments = segments(&storage)?;
-    remove_unfinished(&storage).map_err(|source| OpenError::Disk { file: REWRITTEN.to_owned(), source })?;
     let head_file = read_head(&storage)?;
     let head = head_file.map(|file| file.head);
     if head_file.is_some_and(|file| file.is_half_broken) {
         notices.push("one of the two slots of HEAD was torn; the other is whole".to_owned());
     }
+    let mut cut_off = Vec::new();
     let newest = loop {
         let Some(first) = segments.last().copied() else {
+            remove_cut_off(&storage, &cut_off, &mut notices)?;
             return make(storage, head, new_log, now).map(|log| Opened { log, notices });
         };
         match read_newest(&storage, first, head)? {
             Some(newest) => break newest,
-            None => {
-                storage.remove(&segment_name(first)).and_then(|()| storage.sync_names()).map_err(disk(first))?;
-                notices.push(format!("{} was cut off while it was made, and removed", segment_name(first)));
-                segments.pop();
-            }
+            None => cut_off.extend(segments.pop()),
         }
     };
     let Newest { first, file, bytes, header } = newest;
@@ -205,6 +205,10 @@ pub fn open_after<S: Storage>(
         return Err(OpenError::Damage(Damage { file: segment_name(first), line, seq, what }));
     }
     taken_in?;
+
+    // From here on the log is known to be good, and what a crash left may be put right.
+    remove_cut_off(&storage, &cut_off, &mut notices)?;
+    remove_unfinished(&storage).map_err(|source| OpenError::Disk { file: REWRITTEN.to_owned(), source })?;
     let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
 
     if tail == Tail::Torn {
@@ -232,6 +236,17 @@ pub fn open_after<S: Storage>(
 }
 
 const DAY_MS: u64 = 86_400_000;
+/// How many more bytes of a closed segment are read before it is told how far the reading is.
+const PROGRESS_EVERY_BYTES: u64 = 1 << 20;
+
+/// Removes segments that were cut off while they were made.
+fn remove_cut_off<S: Storage>(storage: &S, segments: &[Seq], notices: &mut Vec<String>) -> Result<(), OpenError> {
+    for first in segments.iter().copied() {
+        storage.remove(&segment_name(first)).and_then(|()| storage.sync_names()).map_err(disk(first))?;
+        notices.push(format!("{} was cut off while it was made, and removed", segment_name(first)));
+    }
+    Ok(())
+}
 
 struct Newest<F> {
     first: Seq,
@@ -250,62 +265,78 @@ fn take_in<S: Storage>(
     found_good: &Receiver<u64>,
     visitor: &mut impl Visitor,
 ) -> Result<(), OpenError> {
-    let end_of_last = take_in_closed(storage, closed, newest, after, bytes.len() as u64, visitor)?;
-    check_link(newest.first, newest, newest.log, end_of_last.as_ref())?;
-    let mut replay = Replay::new(newest.first);
+    let unread = check_links(storage, closed, newest, after)?;
+    let mut total_bytes = bytes.len() as u64;
+    for (_, segment) in &unread {
+        let length = storage.open(&segment_name(segment.first)).and_then(|file| file.length());
+        total_bytes += length.map_err(disk(segment.first))?;
+    }
+    let mut done_bytes = 0;
+    for (header, segment) in &unread {
+        let mut replay = Replay::new(header);
+        let file = storage.open(&segment_name(segment.first)).map_err(disk(segment.first))?;
+        let mut told = 0;
+        replay.read_file(&file, &mut |replayed: Replayed<'_>| {
+            let end = replayed.offset + u64::from(replayed.length);
+            visitor.event(replayed);
+            if end >= told + PROGRESS_EVERY_BYTES {
+                told = end;
+                visitor.progress(done_bytes + end, total_bytes);
+            }
+        })?;
+        visitor.closed(segment);
+        done_bytes += replay.offset;
+        visitor.progress(done_bytes, total_bytes);
+    }
+    let mut replay = Replay::new(newest);
     for end in found_good {
         let from = usize::try_from(replay.offset).unwrap_or(usize::MAX);
         let good = usize::try_from(end).ok().and_then(|end| bytes.get(from..end)).unwrap_or_default();
         replay.read(good, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+        visitor.progress(done_bytes + replay.offset, total_bytes);
     }
     Ok(())
 }
 
-/// Reads the closed segments: those after `after` whole, of the others the links. Gives the end of the last.
-fn take_in_closed<S: Storage>(
+/// Checks that each segment goes on where the one before it ends. Gives the closed ones that end behind `after`.
+fn check_links<S: Storage>(
     storage: &S,
     closed: &[Seq],
     newest: &SegmentLine,
     after: Seq,
-    newest_bytes: u64,
-    visitor: &mut impl Visitor,
-) -> Result<Option<CommitLine>, OpenError> {
-    let ends = || closed.iter().skip(1).copied().chain([newest.first]);
-    let mut total_bytes = newest_bytes;
-    for (segment, _) in closed.iter().zip(ends()).filter(|(_, next)| *next > after + 1) {
-        total_bytes += storage.open(&segment_name(*segment)).and_then(|file| file.length()).map_err(disk(*segment))?;
-    }
-    let mut done_bytes = 0;
-    let mut end_of_last: Option<CommitLine> = None;
-    for (segment, next) in closed.iter().copied().zip(ends()) {
-        let (header, commit) = read_links(storage, segment)?;
-        check_link(segment, &header, newest.log, end_of_last.as_ref())?;
-        if next > after + 1 {
-            let mut replay = Replay::new(segment);
-            let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
-            replay.read_file(&file, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
-            let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
-            visitor.closed(&closed, next == newest.first);
-            done_bytes += replay.offset;
-            visitor.progress(done_bytes, total_bytes);
+) -> Result<Vec<(SegmentLine, ClosedSegment)>, OpenError> {
+    let mut unread = Vec::new();
+    let mut before: Option<CommitLine> = None;
+    for first in closed.iter().copied() {
+        let (header, commit) = read_links(storage, first)?;
+        check_link(first, &header, newest.log, before.as_ref())?;
+        if commit.seq > after {
+            let segment = ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root };
+            unread.push((header, segment));
         }
-        end_of_last = Some(commit);
+        before = Some(commit);
     }
-    Ok(end_of_last)
+    check_link(newest.first, newest, newest.log, before.as_ref())?;
+    Ok(unread)
 }
 
 /// The segments by their first events, rising.
 pub fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
     let mut segments = Vec::new();
-    for name in storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })? {
-        match segment_first(&name) {
-            Some(first) => segments.push(first),
-            None if [HEAD, NEXT, LOCK, REWRITTEN].contains(&name.as_str()) => {}
-            None => return Err(OpenError::Foreign(name)),
-        }
+    let names = storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
+    if let Some(name) = foreign(&names) {
+        return Err(OpenError::Foreign(name.clone()));
     }
+    segments.extend(names.iter().filter_map(|name| segment_first(name)));
     segments.sort_unstable();
     Ok(segments)
+}
+
+/// A name that is that of no file of a log.
+pub(super) fn foreign(names: &[String]) -> Option<&String> {
+    let is_own =
+        |name: &&String| segment_first(name).is_some() || [HEAD, NEXT, LOCK, REWRITTEN].contains(&name.as_str());
+    names.iter().find(|name| !is_own(name))
 }
 
 fn read_head<S: Storage>(storage: &S) -> Result<Option<HeadFile>, OpenError> {

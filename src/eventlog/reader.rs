@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
+use uuid::Uuid;
 
-use super::format::{Head, SegmentLine, event_start, is_frame, segment_first, segment_name};
+use super::format::{Head, LineError, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
 use super::judge::walk;
-use super::opening::{Damage, HEAD};
+use super::opening::{Damage, HEAD, HOW_TO_MEND, foreign};
+use super::search::find_line;
+use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile, list};
-use crate::chat::Seq;
+use crate::chat::{DecodeError, Event, Seq};
 use crate::clock::Timestamp;
 
 /// Bytes read from a file at once.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// The longest line, in bytes.
-const LINE_BYTES_MAX: usize = 1 << 20;
-/// Bytes in which a line is looked for one by one once a search by halves has come so near.
-const SCAN_BYTES: u64 = 64 << 10;
+pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +42,21 @@ pub enum ReadError {
         source: io::Error,
     },
     /// It is not what was written.
-    #[error("the log is damaged: {0}")]
+    #[error("the log is damaged: {0}; {HOW_TO_MEND}")]
     Damage(Damage),
+    /// A later program wrote it.
+    #[error("the log is a newer program's: {file}, line {line}: {what}")]
+    Newer {
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: u64,
+        /// What this program does not know.
+        what: String,
+    },
+    /// The directory holds something that is no part of a log.
+    #[error("the log's directory holds {0:?}, which is no file of a log; move it elsewhere")]
+    Foreign(String),
 }
 
 /// One event's line.
@@ -78,15 +92,16 @@ pub struct LogReader {
     open: Option<OpenSegment>,
     buffer: Vec<u8>,
     start: usize,
-    lines_passed: u64,
 }
 
 #[derive(Debug)]
 struct OpenSegment {
-    first: Seq,
+    header: SegmentLine,
     file: ReadFile,
     /// The offset behind what is in the buffer.
     offset: u64,
+    /// The time of the last event that was given, at first that of the segment.
+    last_time: [u8; 24],
 }
 
 impl LogReader {
@@ -107,7 +122,11 @@ impl LogReader {
         };
         let first = match only {
             Some(first) => first,
-            None => *segments(&directory)?.first().ok_or_else(|| no_log("no segment is there".into()))?,
+            None => {
+                let first = *segments(&directory)?.first().ok_or_else(|| no_log("no segment is there".into()))?;
+                check_names(&directory)?;
+                first
+            }
         };
         let mut reader = Self {
             directory,
@@ -119,7 +138,6 @@ impl LogReader {
             open: None,
             buffer: Vec::new(),
             start: 0,
-            lines_passed: 0,
         };
         reader.refresh()?;
         Ok(reader)
@@ -139,6 +157,17 @@ impl LogReader {
     /// The event that is read next, if it is there.
     pub fn next_seq(&self) -> Seq {
         self.next_seq
+    }
+
+    /// The newest snapshot beside the log, up to an event, that can be used; and why others cannot.
+    ///
+    /// # Errors
+    /// The log's directory cannot be read.
+    pub fn snapshot(&self, through: Seq) -> Result<Found, ReadError> {
+        match self.only {
+            Some(_) => Ok(Found::default()),
+            None => Ok(snapshot::find(&self.directory, &segments(&self.directory)?, through)),
+        }
     }
 
     /// Goes to the first event from `seq` on.
@@ -218,7 +247,6 @@ impl LogReader {
             match event_start(&unread[begin..]) {
                 Some((seq, _)) if seq > self.through => return,
                 Some((seq, _)) if seq >= self.next_seq => {
-                    self.lines_passed += memchr_iter(b'\n', &unread[..begin]).count() as u64;
                     self.next_seq = seq;
                     self.start += begin;
                     return;
@@ -246,12 +274,11 @@ impl LogReader {
                 }
                 continue;
             };
-            self.lines_passed += 1;
             let line = &self.buffer[range.clone()];
             if is_frame(line) {
                 continue;
             }
-            let Some((seq, _)) = event_start(line) else {
+            let Some((seq, time)) = event_start(line) else {
                 return Err(self.damage("the line is neither an event nor a commit".into()));
             };
             if seq < self.next_seq {
@@ -259,6 +286,15 @@ impl LogReader {
             }
             if seq != self.next_seq {
                 return Err(self.damage(format!("event {seq} stands where event {} should", self.next_seq)));
+            }
+            if let Some(kind) = event_kind(line).filter(|kind| !Event::is_kind(kind)) {
+                return Err(self.newer(&DecodeError::UnknownType(String::from_utf8_lossy(kind).into_owned())));
+            }
+            if let Some(open) = &mut self.open {
+                if *time < open.last_time[..] {
+                    return Err(self.damage(format!("the time of event {seq} is before that of the one before")));
+                }
+                open.last_time.copy_from_slice(time);
             }
             self.next_seq = seq + 1;
             return Ok(Some((seq, range)));
@@ -296,7 +332,7 @@ impl LogReader {
             let count = *read.as_ref().unwrap_or(&0);
             self.buffer.truncate(filled + count);
             open.offset += count as u64;
-            let first = open.first;
+            let first = open.header.first;
             read.map_err(|source| ReadError::Disk { path: self.directory.join(segment_name(first)), source })?;
             if count == 0 {
                 return Ok(None);
@@ -321,12 +357,23 @@ impl LogReader {
             return Ok(false);
         }
         let next = self.next_seq;
-        let current = self.open.as_ref().map_or(0, |open| open.first);
-        if next > current && segments(&self.directory)?.contains(&next) {
+        let Some(before) = self.open.take() else { return Ok(false) };
+        let segments = segments(&self.directory)?;
+        if next > before.header.first && segments.contains(&next) {
             self.open_segment(next, |_| false)?;
-            return Ok(true);
+            let header = self.open.as_ref().map(|open| &open.header);
+            let what = header.and_then(|header| is_not_behind(header, before.header.log, &before.last_time));
+            return match what {
+                Some(what) => Err(ReadError::Damage(Damage::of_header(next, &what))),
+                None => Ok(true),
+            };
         }
-        Err(self.damage(format!("event {next} was acknowledged and is not there")))
+        self.open = Some(before);
+        let what = match segments.iter().find(|first| **first > next) {
+            Some(later) => format!("the segment with events {next} to {} is missing", later - 1),
+            None => format!("event {next} was acknowledged and is not there"),
+        };
+        Err(self.damage(what))
     }
 
     /// Opens a segment near the first line that is not before what is wanted.
@@ -334,11 +381,12 @@ impl LogReader {
         let path = self.directory.join(segment_name(first));
         let disk = |source| ReadError::Disk { path: path.clone(), source };
         let file = ReadFile::open(&path).map_err(disk)?;
+        let header = parse_header(first, &first_line(&file).map_err(disk)?)?;
         let offset = find_line(&file, is_before).map_err(disk)?;
-        self.open = Some(OpenSegment { first, file, offset });
+        let last_time = header.at.to_rfc3339();
+        self.open = Some(OpenSegment { header, file, offset, last_time });
         self.buffer.clear();
         self.start = 0;
-        self.lines_passed = 0;
         Ok(())
     }
 
@@ -346,12 +394,10 @@ impl LogReader {
     fn segment_at(&self, at: Timestamp) -> Result<Seq, ReadError> {
         let segments = segments(&self.directory)?;
         let mut found = segments.first().copied().unwrap_or(1);
-        for segment in segments.into_iter().skip(1) {
-            let path = self.directory.join(segment_name(segment));
-            let header = first_line(&path).map_err(|source| ReadError::Disk { path, source })?;
-            let header =
-                SegmentLine::parse(&header).map_err(|error| ReadError::Damage(Damage::of_header(segment, &error)))?;
-            if header.at >= at {
+        // A segment in which nothing is acknowledged may be one that was cut off while it was made.
+        let may_be_read = |first: &Seq| *first <= self.through;
+        for segment in segments.into_iter().skip(1).take_while(may_be_read) {
+            if read_header(&self.directory, segment)?.at >= at {
                 break;
             }
             found = segment;
@@ -397,15 +443,47 @@ impl LogReader {
             return Ok(self.through);
         }
         let bytes = file.read().map_err(disk)?;
-        let walk = walk(&bytes).map_err(|error| ReadError::Damage(Damage::of_header(newest, &error)))?;
+        let walk = walk(&bytes).map_err(|error| header_error(newest, &error))?;
         self.judged = judged;
         Ok(walk.good.seq)
     }
 
+    /// Damage in the line that was cut last.
     fn damage(&self, what: String) -> ReadError {
-        let file = self.open.as_ref().map(|open| segment_name(open.first)).unwrap_or_default();
-        ReadError::Damage(Damage { file, line: self.lines_passed, seq: self.next_seq, what })
+        let (file, line) = self.place();
+        ReadError::Damage(Damage { file, line, seq: self.next_seq, what })
     }
+
+    /// The line that was cut last is a newer program's.
+    fn newer(&self, what: &DecodeError) -> ReadError {
+        let (file, line) = self.place();
+        ReadError::Newer { file, line, what: what.to_string() }
+    }
+
+    /// The file that is read, and the line that was cut last. Counted only when it is asked for.
+    fn place(&self) -> (String, u64) {
+        let Some(open) = &self.open else { return (String::new(), 0) };
+        let mut left = open.offset - (self.buffer.len() - self.start) as u64;
+        let (mut offset, mut lines) = (0, 0);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while left > 0 {
+            let wanted = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+            // Where it cannot be read, the damage is still to be told.
+            let count = open.file.read_at(offset, &mut chunk[..wanted]).unwrap_or(0);
+            lines += memchr_iter(b'\n', &chunk[..count]).count() as u64;
+            offset += count as u64;
+            left = if count < wanted { 0 } else { left - count as u64 };
+        }
+        (segment_name(open.header.first), lines)
+    }
+}
+
+/// Why a segment does not go on from one of the log `log` whose last event was at `time`.
+fn is_not_behind(header: &SegmentLine, log: Uuid, time: &[u8; 24]) -> Option<String> {
+    if header.log != log {
+        return Some(format!("it belongs to log {}, and the segment before to log {log}", header.log));
+    }
+    (header.at.to_rfc3339() < *time).then(|| "its time is before that of the last event before it".to_owned())
 }
 
 /// The segments of a directory by their first events, rising.
@@ -416,79 +494,40 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
     Ok(segments)
 }
 
+/// Refuses a directory that holds what is no file of a log.
+pub(super) fn check_names(directory: &Path) -> Result<(), ReadError> {
+    let names = list(directory).map_err(|source| ReadError::Disk { path: directory.to_owned(), source })?;
+    foreign(&names).map_or(Ok(()), |name| Err(ReadError::Foreign(name.clone())))
+}
+
+/// The first line of a segment.
+pub(super) fn read_header(directory: &Path, first: Seq) -> Result<SegmentLine, ReadError> {
+    let path = directory.join(segment_name(first));
+    let line = ReadFile::open(&path).and_then(|file| first_line(&file));
+    parse_header(first, &line.map_err(|source| ReadError::Disk { path, source })?)
+}
+
+fn parse_header(first: Seq, line: &[u8]) -> Result<SegmentLine, ReadError> {
+    let header = SegmentLine::parse(line).map_err(|error| header_error(first, &error))?;
+    if header.first != first {
+        let what = format!("its first line names event {} as its first", header.first);
+        return Err(ReadError::Damage(Damage::of_header(first, &what)));
+    }
+    Ok(header)
+}
+
+/// What is wrong with the first line of a segment.
+fn header_error(first: Seq, error: &LineError) -> ReadError {
+    match error {
+        LineError::Newer(_) => ReadError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
+        LineError::Broken(_) => ReadError::Damage(Damage::of_header(first, error)),
+    }
+}
+
 /// The first line of a segment's file, without its line feed.
-pub(super) fn first_line(path: &Path) -> io::Result<Vec<u8>> {
+fn first_line(file: &ReadFile) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 8 << 10];
-    let count = ReadFile::open(path)?.read_at(0, &mut bytes)?;
+    let count = file.read_at(0, &mut bytes)?;
     bytes.truncate(memchr(b'\n', &bytes[..count]).unwrap_or(count));
     Ok(bytes)
-}
-
-/// The beginning of a line that is before what is wanted, and near it: what is wanted is found by reading on from it.
-fn find_line(file: &ReadFile, is_before: impl Fn(&[u8]) -> bool) -> io::Result<u64> {
-    let (mut low, mut high) = (0, file.length()?);
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while high - low > SCAN_BYTES {
-        let middle = low + (high - low) / 2;
-        match event_from(file, middle, high, &mut buffer)? {
-            Some((offset, line)) if is_before(&buffer[line.clone()]) => low = offset,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
-}
-
-/// The first event line that begins behind `from` and before `to`: its offset, and its place in `buffer`.
-fn event_from(file: &ReadFile, from: u64, to: u64, buffer: &mut Vec<u8>) -> io::Result<Option<(u64, Range<usize>)>> {
-    loop {
-        let count = file.read_at(from, buffer)?;
-        let mut start = memchr(b'\n', &buffer[..count]).map_or(count, |end| end + 1);
-        while let Some(length) = memchr(b'\n', &buffer[start..count]) {
-            let line = start..start + length;
-            if from + start as u64 >= to {
-                return Ok(None);
-            }
-            if event_start(&buffer[line.clone()]).is_some() {
-                return Ok(Some((from + start as u64, line)));
-            }
-            start = line.end + 1;
-        }
-        // No line of the log is longer than this; behind it there is none.
-        if count < buffer.len() || buffer.len() > 2 * LINE_BYTES_MAX {
-            return Ok(None);
-        }
-        let longer = buffer.len() * 2;
-        buffer.resize(longer, 0);
-    }
-}
-
-/// Reads lines of the log by their places, for a server.
-#[derive(Debug)]
-pub struct LineReader {
-    directory: PathBuf,
-    open: Option<(Seq, ReadFile)>,
-}
-
-impl LineReader {
-    /// A reader of the log in an events directory.
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), open: None }
-    }
-
-    /// Appends `length` bytes at `offset` of the segment that begins with event `segment`.
-    ///
-    /// # Errors
-    /// The disk failed, or the file is shorter.
-    pub fn read(&mut self, segment: Seq, offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        let file = match &mut self.open {
-            Some((first, file)) if *first == segment => file,
-            other => &other.insert((segment, ReadFile::open(&self.directory.join(segment_name(segment)))?)).1,
-        };
-        let start = out.len();
-        out.resize(start + length, 0);
-        if file.read_at(offset, &mut out[start..])? < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
-    }
 }

@@ -103,6 +103,8 @@ pub const LOCK: &str = "LOCK";
 pub const EVENTS: &str = "events";
 /// The name of the directory for the indexes of closed segments.
 pub const INDEX: &str = "index";
+/// The name of the directory for the states behind closed segments.
+pub const SNAPSHOTS: &str = "snapshots";
 /// The name of the directory for tails that were cut off.
 pub const TORN: &str = "torn";
 

@@ -9,12 +9,12 @@ use memchr::memchr;
 use uuid::Uuid;
 
 use super::format::{Head, LineError, SegmentLine, segment_first, segment_name};
-use super::judge::{Tail, Walk, judge_tail, walk};
-use super::opening::{Damage, HEAD};
-use super::reader::{ReadError, segments};
+use super::judge::{Good, Tail, UnknownKind, Walk, judge_tail, walk};
+use super::opening::{Damage, HEAD, HOW_TO_MEND};
+use super::reader::{ReadError, check_names, segments};
 use super::storage::{Place, ReadFile};
-use super::tree::{Hash, Tree};
-use crate::chat::Seq;
+use super::tree::Hash;
+use crate::chat::{DecodeError, Seq};
 
 /// Segments that are read at once at most: each of them is in memory whole.
 const READ_AT_ONCE_MAX: usize = 4;
@@ -30,6 +30,9 @@ pub struct Verified {
     pub root: Hash,
     /// Messages whose erasure was ordered and not carried out yet: the next opening does.
     pub erasures_left: u64,
+    /// Erased lines of which it is not known whether anybody ordered that: of one segment alone, whose orders may stand in
+    /// another.
+    pub erased_unproven: u64,
     /// Bytes of a batch behind it that was never acknowledged, or is being written now.
     pub unfinished_bytes: u64,
 }
@@ -41,10 +44,10 @@ pub enum VerifyError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It is not what was written.
-    #[error("not intact: {0}")]
+    #[error("not intact: {0}; {HOW_TO_MEND}")]
     Damage(Damage),
     /// Acknowledged events are gone.
-    #[error("not intact: events {from} to {to} were acknowledged and are not there")]
+    #[error("not intact: events {from} to {to} were acknowledged and are not there; {HOW_TO_MEND}")]
     Lost {
         /// The first that is missing.
         from: Seq,
@@ -52,10 +55,12 @@ pub enum VerifyError {
         to: Seq,
     },
     /// A later program wrote it.
-    #[error("{file}: {what}")]
+    #[error("the log is a newer program's: {file}, line {line}: {what}")]
     Newer {
         /// Which file.
         file: String,
+        /// Which line, from 1.
+        line: u64,
         /// What this program does not know.
         what: String,
     },
@@ -71,13 +76,21 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
         Place::Segment(file) => {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let first = segment_first(&name).ok_or_else(|| no_log(path, "its name is that of no segment"))?;
-            verify_segments(&file.parent().map(Path::to_owned).unwrap_or_default(), &[first], None)?.verified(path)
+            let chain = verify_segments(&file.parent().map(Path::to_owned).unwrap_or_default(), &[first], None)?;
+            let erased_unproven = chain.unnamed().count() as u64;
+            Ok(Verified { erased_unproven, ..chain.verified(path)? })
         }
         Place::Events(directory) => {
             // HEAD first: what it speaks of is in the segments that are read afterwards.
             let head = read_head(&directory)?;
-            let chain = verify_segments(&directory, &segments(&directory)?, head)?;
-            let erasures_left = chain.check_erasures()?;
+            let segments = segments(&directory)?;
+            let first = *segments.first().ok_or_else(|| no_log(path, "no segment is there"))?;
+            check_names(&directory)?;
+            if first > 1 {
+                return Err(damage(first, &format!("the segments with events 1 to {} are missing", first - 1)));
+            }
+            let chain = verify_segments(&directory, &segments, head)?;
+            let erasures_left = chain.check_erasures(&directory)?;
             let verified = chain.verified(path)?;
             if head.is_none() && verified.seq > 0 {
                 let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
@@ -152,7 +165,7 @@ impl ReadSegment {
         let bytes = ReadFile::open(&path).and_then(|file| file.read());
         let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
         let walk = walk(&bytes).map_err(|error| match error {
-            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), what: error.to_string() },
+            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
             LineError::Broken(what) => damage(first, what),
         })?;
         let header = walk.header.clone();
@@ -185,11 +198,16 @@ fn check(
         Some(head) => acknowledged(bytes, &walk, head).unwrap_or(walk),
         None => walk,
     };
+    if let Some(UnknownKind { line, kind, .. }) = walk.unknown.as_ref().filter(|unknown| unknown.seq <= walk.good.seq) {
+        let what = DecodeError::UnknownType(kind.clone()).to_string();
+        return Err(VerifyError::Newer { file: segment_name(first), line: *line, what });
+    }
     let verified = Verified {
         events: walk.good.seq + 1 - first,
         seq: walk.good.seq,
         root: walk.good.tree.root(),
         erasures_left: 0,
+        erased_unproven: 0,
         unfinished_bytes: bytes.len() as u64 - walk.good.end,
     };
     Ok((verified, walk))
@@ -199,8 +217,8 @@ fn check(
 #[derive(Default)]
 struct Chain {
     log: Option<Uuid>,
-    /// The tree at the end of the segment before.
-    before: Option<Tree>,
+    /// The end of the segment before.
+    before: Option<Good>,
     events: u64,
     last: Option<Verified>,
     /// Lines that are erased, by their events: the segment and the line in its file.
@@ -219,11 +237,18 @@ impl Chain {
             return Err(damage(first, "it belongs to another log"));
         }
         match &self.before {
-            Some(before) if before.leaves() + 1 != first => {
-                return Err(damage(first, &format!("the segment before ends with event {}", before.leaves())));
+            Some(before) if before.seq + 1 < first => {
+                let what = format!("the segment with events {} to {} is missing", before.seq + 1, first - 1);
+                return Err(damage(first, &what));
             }
-            Some(before) if *before != header.tree => {
+            Some(before) if before.seq + 1 != first => {
+                return Err(damage(first, &format!("the segment before ends with event {}", before.seq)));
+            }
+            Some(before) if before.tree != header.tree => {
                 return Err(damage(first, "its tree is not the one that the segment before ends with"));
+            }
+            Some(before) if before.at > header.at => {
+                return Err(damage(first, "its time is before that of the last event before it"));
             }
             _ => {}
         }
@@ -232,15 +257,30 @@ impl Chain {
         self.last = Some(verified);
         self.erased.extend(walk.erasures.erased.iter().map(|(seq, line)| (*seq, (first, *line))));
         self.named.extend(walk.erasures.named);
-        self.before = Some(walk.good.tree);
+        self.before = Some(walk.good);
         Ok(())
     }
 
-    /// Checks that whatever is erased was ordered to be. Gives how many orders are not carried out.
-    fn check_erasures(&self) -> Result<u64, VerifyError> {
-        if let Some((seq, (first, line))) = self.erased.iter().find(|(seq, _)| !self.named.contains(seq)) {
-            let what = "the line is erased, and no erasure names it".to_owned();
-            return Err(VerifyError::Damage(Damage { file: segment_name(*first), line: *line, seq: *seq, what }));
+    /// The erased lines that no erasure names, by their events.
+    fn unnamed(&self) -> impl Iterator<Item = (&Seq, &(Seq, u64))> {
+        self.erased.iter().filter(|(seq, _)| !self.named.contains(seq))
+    }
+
+    /// Checks that whatever is erased was ordered to be, and that it is in a closed segment. Gives how many orders are not
+    /// carried out.
+    fn check_erasures(&self, directory: &Path) -> Result<u64, VerifyError> {
+        let erased = |seq: &Seq, (first, line): &(Seq, u64), what: &str| {
+            let file = segment_name(*first);
+            Err(VerifyError::Damage(Damage { file, line: *line, seq: *seq, what: what.to_owned() }))
+        };
+        if let Some((seq, place)) = self.unnamed().next() {
+            return erased(seq, place, "the line is erased, and no erasure names it");
+        }
+        // A segment may have been closed and erased in since its directory was read.
+        if let Some((seq, place)) = self.erased.last_key_value()
+            && segments(directory)?.last() == Some(&place.0)
+        {
+            return erased(seq, place, "the line is erased, in a segment that is still being written");
         }
         Ok(self.named.iter().filter(|seq| !self.erased.contains_key(seq)).count() as u64)
     }

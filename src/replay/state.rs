@@ -1,14 +1,17 @@
 //! What the log adds up to at a point: who was logged in, blocked, and in which group.
+//!
+//! Any point is near: the fold begins with the newest snapshot before it, and messages, which are most of a log and change
+//! nothing of this, are known by their bytes and passed over.
 
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{ReplayError, check_beginning};
+use super::{ReplayError, check_beginning, line};
 use crate::chat::state::Failures;
 use crate::chat::{Event, Seq, SessionId, State};
 use crate::clock::Timestamp;
-use crate::eventlog::LogReader;
+use crate::eventlog::{EventLine, LogReader};
 use crate::names::{DeviceName, GroupName, UserName};
 
 /// A point in a log.
@@ -31,7 +34,7 @@ pub struct StateAt {
     ts: Timestamp,
     /// Open sessions, by the order of their logins.
     logged_in: Vec<LoggedIn>,
-    /// Names that nobody could log in with.
+    /// Names that nobody could log in with, those that are free again first.
     blocked: Vec<Blocked>,
     /// All groups, in the order in which they were made.
     groups: Vec<GroupAt>,
@@ -72,30 +75,49 @@ struct GroupAt {
     invited: Vec<UserName>,
 }
 
-/// Folds a log from its beginning to a point.
+/// Folds a log up to a point. Gives the state there, and why snapshots that were nearer could not be used.
 ///
 /// # Errors
 /// The log cannot be read, has no beginning, or does not go as far.
-pub fn state_at(mut reader: LogReader, point: Point) -> Result<StateAt, ReplayError> {
+pub fn state_at(mut reader: LogReader, point: Point) -> Result<(StateAt, Vec<String>), ReplayError> {
     check_beginning(&reader)?;
-    let mut state = State::default();
-    while let Some(line) = reader.next_line()? {
-        let record = Event::decode(line.bytes).map_err(|source| ReplayError::Event { seq: line.seq, source })?;
-        let is_behind = match point {
-            Point::End => false,
-            Point::Event(seq) => record.seq > seq,
-            Point::Moment(moment) => record.at > moment,
-        };
-        if is_behind {
-            break;
+    let through = last_event(&mut reader, point)?;
+    let found = reader.snapshot(through)?;
+    let mut state = found.state.unwrap_or_default();
+    reader.seek(state.seq + 1)?;
+    while state.seq < through {
+        let Some(line) = reader.next_line()? else { break };
+        if line.seq < through && changes_nothing(&line) {
+            continue;
         }
+        let record = Event::decode(line.bytes).map_err(|source| ReplayError::Event { seq: line.seq, source })?;
         state.apply(record.seq, record.at, &record.event);
     }
+    let moment = match point {
+        Point::Moment(moment) => moment,
+        Point::End | Point::Event(_) => state.at,
+    };
+    Ok((StateAt::of(&state, moment), found.notices))
+}
+
+/// The last event up to a point, 0 before the first.
+fn last_event(reader: &mut LogReader, point: Point) -> Result<Seq, ReplayError> {
+    let last = reader.end();
     match point {
-        Point::Event(asked) if asked > state.seq => Err(ReplayError::NoSuchEvent { asked, last: state.seq }),
-        Point::Moment(moment) => Ok(StateAt::of(&state, moment)),
-        _ => Ok(StateAt::of(&state, state.at)),
+        Point::End => Ok(last),
+        Point::Event(asked) if asked > last => Err(ReplayError::NoSuchEvent { asked, last }),
+        Point::Event(asked) => Ok(asked),
+        Point::Moment(moment) => {
+            reader.seek_time(moment.plus_ms(1))?;
+            Ok(reader.next_seq().saturating_sub(1))
+        }
     }
+}
+
+/// Whether an event is one of those that a [`StateAt`] does not depend on, by its bytes. (They count the commands of
+/// devices, which are not shown.)
+fn changes_nothing(event: &EventLine<'_>) -> bool {
+    matches!(line::kind(event.bytes), Some("message" | "group_message" | "erased"))
 }
 
 impl StateAt {
@@ -117,12 +139,41 @@ impl StateAt {
         let blocked = known.chain(strangers).filter_map(|(user, Failures { blocked_until, .. })| {
             blocked_until.filter(|until| *until > moment).map(|until| Blocked { user, until })
         });
+        let mut blocked: Vec<Blocked> = blocked.collect();
+        // Not in the order of users, which messages have a part in.
+        blocked.sort_by_key(|blocked| (blocked.until, blocked.user));
         let groups = state.groups.iter().map(|(name, group)| GroupAt {
             group: *name,
             creator: group.creator,
             joined: group.joined.keys().copied().collect(),
             invited: group.invited.iter().copied().collect(),
         });
-        Self { seq: state.seq, ts: moment, logged_in, blocked: blocked.collect(), groups: groups.collect() }
+        Self { seq: state.seq, ts: moment, logged_in, blocked, groups: groups.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::samples::event;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_passed_over_is_nothing_that_is_shown(events in vec(event(), 1..60), ms in 0_u64..100) {
+            let (mut all, mut some) = (State::default(), State::default());
+            for (seq, event) in (1..).zip(&events) {
+                let at = Timestamp::from_ms(seq);
+                let mut line = Vec::new();
+                event.encode(seq, at, &mut line);
+                all.apply(seq, at, event);
+                if seq == events.len() as u64 || !changes_nothing(&EventLine { seq, bytes: &line }) {
+                    some.apply(seq, at, event);
+                }
+            }
+            let shown = |state: &State| serde_json::to_string(&StateAt::of(state, Timestamp::from_ms(ms))).unwrap();
+            prop_assert_eq!(shown(&all), shown(&some));
+        }
     }
 }

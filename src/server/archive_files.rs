@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::index_file::{self, Bytes, IndexError, IndexFile};
+use super::limits::SNAPSHOTS_BYTES_MAX;
 use super::segment::SegmentBuilder;
-use super::snapshot;
 use crate::chat::{Seq, State};
-use crate::eventlog::storage::INDEX;
+use crate::eventlog::snapshot;
+use crate::eventlog::storage::{INDEX, SNAPSHOTS};
 use crate::eventlog::{self, ClosedSegment, OpenError, Replayed, Storage, StorageFile};
 
-/// The directory of the snapshots, in the data directory.
-const SNAPSHOTS: &str = "snapshots";
-/// How many snapshots are kept: the newest, and one in case that is damaged.
+/// How many of the newest snapshots are kept however large they are: the newest, and one in case that is damaged.
 const SNAPSHOTS_KEPT: usize = 2;
 /// The ending of a file that is being written.
 const UNFINISHED: &str = ".tmp";
@@ -45,6 +44,33 @@ pub struct ArchiveFiles<S: Storage> {
     index: S,
     snapshots: S,
     notices: Vec<String>,
+    /// Files that are written and have not got their names yet.
+    unnamed: Vec<Unnamed>,
+}
+
+/// A file that is written and has not got its name yet.
+#[derive(Debug)]
+struct Unnamed {
+    kind: Kind,
+    /// The event that it is named after.
+    seq: Seq,
+    bytes: u64,
+}
+
+impl Unnamed {
+    fn name(&self) -> String {
+        match self.kind {
+            Kind::Index => index_name(self.seq),
+            Kind::Snapshot => snapshot::name(self.seq),
+        }
+    }
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Index,
+    Snapshot,
 }
 
 impl<S: Storage> ArchiveFiles<S> {
@@ -59,6 +85,7 @@ impl<S: Storage> ArchiveFiles<S> {
             index: log.beside(INDEX)?,
             snapshots: log.beside(SNAPSHOTS)?,
             notices: Vec::new(),
+            unnamed: Vec::new(),
         })
     }
 
@@ -144,7 +171,7 @@ impl<S: Storage> ArchiveFiles<S> {
             let segment = self.closed(segments[begin], segments[begin + 1])?;
             let mut builder = SegmentBuilder::new(segment.first, transfers);
             self.read(&segment, |replayed| builder.add(replayed.record, replayed.offset, replayed.length))?;
-            let saved = self.save_index(&segment, &builder);
+            let saved = self.write_index(&segment, &builder).and_then(|()| self.publish());
             if begin < place {
                 transfers = builder.transfers;
                 begin += 1;
@@ -161,12 +188,85 @@ impl<S: Storage> ArchiveFiles<S> {
         }
     }
 
-    /// Writes the index of a segment.
+    /// Writes the index of a segment; nobody sees it before [`ArchiveFiles::publish`].
     ///
     /// # Errors
     /// The disk failed or is full.
-    pub fn save_index(&self, segment: &ClosedSegment, builder: &SegmentBuilder) -> io::Result<()> {
-        save(&self.index, self.writer, &index_name(segment.first), &index_file::encode(segment, builder))
+    pub fn write_index(&mut self, segment: &ClosedSegment, builder: &SegmentBuilder) -> io::Result<()> {
+        self.write(Kind::Index, segment.first, &index_file::encode(segment, builder))
+    }
+
+    /// Writes the snapshot behind a segment; nobody sees it before [`ArchiveFiles::publish`].
+    ///
+    /// # Errors
+    /// The disk failed or is full.
+    pub fn write_snapshot(&mut self, segment: &ClosedSegment, state: &State) -> io::Result<()> {
+        self.write(Kind::Snapshot, segment.last, &snapshot::encode(segment, state)?)?;
+        // Those that would give way at once need not wait for it.
+        let sizes = self.unnamed.iter().filter(|file| file.kind == Kind::Snapshot).map(|file| (file.seq, file.bytes));
+        let given = to_give_way(sizes.collect(), SNAPSHOTS_BYTES_MAX);
+        self.remove_unnamed(|file| file.kind == Kind::Snapshot && given.contains(&file.seq));
+        Ok(())
+    }
+
+    /// Writes a file under another name first, so that none is ever seen half written.
+    fn write(&mut self, kind: Kind, seq: Seq, bytes: &[u8]) -> io::Result<()> {
+        let file = Unnamed { kind, seq, bytes: bytes.len() as u64 };
+        let (directory, unfinished) = (self.directory(kind), self.unfinished(&file));
+        let written = directory.create(&unfinished).and_then(|file| file.write_at(0, bytes).and_then(|()| file.sync()));
+        if written.is_err() {
+            // The room is better used for something else; what fails here is tidied at the next start.
+            let _ = directory.remove(&unfinished);
+            return written;
+        }
+        self.unnamed.push(file);
+        Ok(())
+    }
+
+    /// Gives their names to the files that were written, in place of any that have them; removes the snapshots that there
+    /// is no room for by then.
+    ///
+    /// # Errors
+    /// The disk failed or is full; what has no name yet is removed.
+    pub fn publish(&mut self) -> io::Result<()> {
+        let mut named = Vec::new();
+        while let Some(file) = self.unnamed.first() {
+            if let Err(error) = self.directory(file.kind).rename(&self.unfinished(file), &file.name()) {
+                self.discard();
+                return Err(error);
+            }
+            named.push(self.unnamed.remove(0).kind);
+        }
+        for kind in [Kind::Index, Kind::Snapshot] {
+            if named.contains(&kind) {
+                self.directory(kind).sync_names()?;
+            }
+        }
+        if named.contains(&Kind::Snapshot) { self.thin_snapshots() } else { Ok(()) }
+    }
+
+    /// Removes the files that were written and have not got their names.
+    pub fn discard(&mut self) {
+        self.remove_unnamed(|_| true);
+    }
+
+    fn remove_unnamed(&mut self, which: impl Fn(&Unnamed) -> bool) {
+        for file in self.unnamed.iter().filter(|file| which(file)) {
+            // What fails here is tidied at the next start.
+            let _ = self.directory(file.kind).remove(&self.unfinished(file));
+        }
+        self.unnamed.retain(|file| !which(file));
+    }
+
+    fn unfinished(&self, file: &Unnamed) -> String {
+        format!("{}.{}{UNFINISHED}", file.name(), self.writer)
+    }
+
+    fn directory(&self, kind: Kind) -> &S {
+        match kind {
+            Kind::Index => &self.index,
+            Kind::Snapshot => &self.snapshots,
+        }
     }
 
     /// The state of the newest snapshot that can be used.
@@ -175,34 +275,30 @@ impl<S: Storage> ArchiveFiles<S> {
         while let Some(seq) = seqs.pop() {
             match self.read_snapshot(seq) {
                 Ok(state) => return Some(state),
-                Err(why) => self.notice(format!("{SNAPSHOTS}/{} is not used: {why}", snapshot::name(seq))),
+                Err(why) => self.notice(snapshot::not_used(seq, &why)),
             }
         }
         None
     }
 
-    /// Writes the snapshot behind a segment, and removes those that are too old by then.
-    ///
-    /// # Errors
-    /// The disk failed or is full.
-    pub fn save_snapshot(&self, segment: &ClosedSegment, state: &State) -> io::Result<()> {
-        let bytes = snapshot::encode(segment, state)?;
-        save(&self.snapshots, self.writer, &snapshot::name(segment.last), &bytes)?;
-        let older = self.snapshot_seqs().into_iter().rev().filter(|seq| *seq <= segment.last);
-        for seq in older.skip(SNAPSHOTS_KEPT) {
+    fn thin_snapshots(&self) -> io::Result<()> {
+        let mut sizes = Vec::new();
+        for seq in self.snapshot_seqs() {
+            sizes.push((seq, self.snapshots.open(&snapshot::name(seq))?.length()?));
+        }
+        for seq in to_give_way(sizes, SNAPSHOTS_BYTES_MAX) {
             self.snapshots.remove(&snapshot::name(seq))?;
         }
         Ok(())
     }
 
-    /// Folds the closed segments up to an event on top of the newest snapshot: an index of each and a new snapshot.
+    /// Folds the closed segments up to an event on top of the newest snapshot: an index of each and a snapshot behind it.
     ///
     /// # Errors
     /// The log cannot be read or the files not be written.
     pub fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
         let mut state = self.newest_snapshot().unwrap_or_default();
         let segments = self.segments()?;
-        let mut last = None;
         for pair in segments.windows(2) {
             let &[first, next] = pair else { continue };
             if next <= state.seq + 1 || next > through + 1 {
@@ -217,13 +313,10 @@ impl<S: Storage> ArchiveFiles<S> {
                 }
             })?;
             if let Some(builder) = builder {
-                let saved = self.save_index(&segment, &builder);
+                let saved = self.write_index(&segment, &builder).and_then(|()| self.publish());
                 saved.map_err(|error| ArchiveError::Write(format!("{INDEX}/{}", index_name(first)), error))?;
             }
-            last = Some(segment);
-        }
-        if let Some(segment) = last {
-            let saved = self.save_snapshot(&segment, &state);
+            let saved = self.write_snapshot(&segment, &state).and_then(|()| self.publish());
             saved
                 .map_err(|error| ArchiveError::Write(format!("{SNAPSHOTS}/{}", snapshot::name(segment.last)), error))?;
         }
@@ -250,16 +343,12 @@ impl<S: Storage> ArchiveFiles<S> {
     fn read_snapshot(&self, seq: Seq) -> Result<State, String> {
         let file = self.snapshots.open(&snapshot::name(seq)).and_then(|file| file.read());
         let found = snapshot::parse(&file.map_err(|error| error.to_string())?)?;
-        let no_end = "its event is not the last of a closed segment";
         let segments = self.segments().map_err(|error| error.to_string())?;
-        if found.state.seq != seq || !segments.contains(&(seq + 1)) {
-            return Err(no_end.to_owned());
+        if !segments.contains(&(seq + 1)) {
+            return Err(snapshot::NO_END.to_owned());
         }
-        let header = eventlog::read_header(&self.events, seq + 1).map_err(|error| error.to_string())?;
-        if header.log != found.log || header.tree.root() != found.root {
-            return Err("it is that of another log".to_owned());
-        }
-        Ok(found.state)
+        let next = eventlog::read_header(&self.events, seq + 1).map_err(|error| error.to_string())?;
+        Ok(found.state_before(&next)?)
     }
 }
 
@@ -268,15 +357,38 @@ pub fn index_name(first: Seq) -> String {
     format!("{first:020}.idx")
 }
 
-/// Writes a file under another name first, so that none is ever seen half written.
-fn save<S: Storage>(storage: &S, writer: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = format!("{name}.{writer}{UNFINISHED}");
-    let file = storage.create(&unfinished)?;
-    let saved = file.write_at(0, bytes).and_then(|()| file.sync());
-    let saved = saved.and_then(|()| storage.rename(&unfinished, name)).and_then(|()| storage.sync_names());
-    if saved.is_err() {
-        // The room is better used for something else; what fails here is tidied at the next start.
-        let _ = storage.remove(&unfinished);
+/// The snapshots that are removed so that the rest take no more than so many bytes together: one by one the one nearest
+/// to those beside it, so that what is left stays evenly spread. Of the newest none.
+fn to_give_way(mut snapshots: Vec<(Seq, u64)>, bytes_max: u64) -> Vec<Seq> {
+    let mut bytes: u64 = snapshots.iter().map(|(_, bytes)| bytes).sum();
+    let mut given = Vec::new();
+    while bytes > bytes_max && snapshots.len() > SNAPSHOTS_KEPT {
+        let before = |place: usize| if place == 0 { 0 } else { snapshots[place - 1].0 };
+        let gap = |place: &usize| snapshots[place + 1].0 - before(*place);
+        let Some(place) = (0..snapshots.len() - SNAPSHOTS_KEPT).min_by_key(gap) else { break };
+        let (seq, size) = snapshots.remove(place);
+        bytes -= size;
+        given.push(seq);
     }
-    saved
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_snapshots_that_stay_fit_are_spread_evenly_and_the_newest_are_among_them() {
+        let mut kept: Vec<(Seq, u64)> = Vec::new();
+        for number in 1..=1_000 {
+            kept.push((number * 100, 10));
+            let given = to_give_way(kept.clone(), 200);
+            kept.retain(|(seq, _)| !given.contains(seq));
+        }
+        let seqs: Vec<Seq> = [0].into_iter().chain(kept.iter().map(|(seq, _)| *seq)).collect();
+        assert_eq!((kept.len(), seqs[19], seqs[20]), (20, 99_900, 100_000));
+        assert!(seqs.windows(2).all(|pair| pair[1] - pair[0] <= 4 * 100_000 / 20), "{seqs:?}");
+        assert_eq!(to_give_way(vec![(1, 100), (2, 300), (3, 300)], 200), [1], "the newest two stay");
+        assert_eq!(to_give_way(vec![(1, 100), (2, 100)], 200), [0; 0]);
+    }
 }

@@ -48,3 +48,5 @@ pub const RESERVE_BYTES: u64 = 64 << 10;
 pub const RESERVE_SESSION_BYTES: u64 = 256;
 /// Bytes of console lines waiting to be printed, above which lines are skipped and counted.
 pub const CONSOLE_BYTES_MAX: usize = 4 << 20;
+/// Bytes that the snapshots of a log may take together, beside the newest two.
+pub const SNAPSHOTS_BYTES_MAX: u64 = 256 << 20;

@@ -24,8 +24,9 @@ pub struct Opened<S: Storage> {
     pub notices: Vec<String>,
 }
 
-/// Opens the log, or makes one under the number `new_log` at `now`. Missing indexes and the snapshot behind the last
-/// closed segment are written on the way. `progress` is told how many bytes of how many have been read.
+/// Opens the log, or makes one under the number `new_log` at `now`. Missing indexes and snapshots of the closed segments
+/// are written on the way; where the log is refused, none of them stays. `progress` is told how many bytes of how many
+/// have been read.
 ///
 /// # Errors
 /// What stands against going on, as for [`eventlog::open`].
@@ -37,11 +38,18 @@ pub fn open<S: Storage>(
 ) -> Result<Opened<S>, OpenError> {
     let files = ArchiveFiles::new(&storage, "opening");
     let mut files = files.map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
-    files.tidy();
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
     let mut fold = Fold { builder: SegmentBuilder::from_state(after + 1, &state), state, files, progress };
-    let opened = eventlog::open_after(storage, new_log, now, after, &mut fold)?;
+    let opened = eventlog::open_after(storage, new_log, now, after, &mut fold);
+    if opened.is_err() {
+        fold.files.discard();
+    }
+    let opened = opened?;
+    if let Err(error) = fold.files.publish() {
+        fold.files.notice(format!("indexes and snapshots cannot be written: {error}"));
+    }
+    fold.files.tidy();
     let mut notices = fold.files.take_notices();
     notices.extend(opened.notices);
     Ok(Opened { log: opened.log, state: fold.state, index: Index::new(fold.builder.segment), notices })
@@ -61,16 +69,14 @@ impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
         self.builder.add(record, offset, length);
     }
 
-    fn closed(&mut self, segment: &ClosedSegment, is_last: bool) {
+    fn closed(&mut self, segment: &ClosedSegment) {
         let builder = std::mem::replace(&mut self.builder, SegmentBuilder::from_state(segment.last + 1, &self.state));
         if self.files.open_index(segment).is_err() {
-            let saved = self.files.save_index(segment, &builder);
-            self.tell(segment.first, "index", saved);
+            let written = self.files.write_index(segment, &builder);
+            self.tell(segment.first, "index", written);
         }
-        if is_last {
-            let saved = self.files.save_snapshot(segment, &self.state);
-            self.tell(segment.first, "snapshot", saved);
-        }
+        let written = self.files.write_snapshot(segment, &self.state);
+        self.tell(segment.first, "snapshot", written);
     }
 
     fn progress(&mut self, done_bytes: u64, total_bytes: u64) {
@@ -80,8 +86,8 @@ impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
 
 impl<S: Storage, P> Fold<S, P> {
     /// What cannot be written is made when it is needed; that it cannot is to be known.
-    fn tell(&mut self, segment: Seq, what: &str, saved: io::Result<()>) {
-        if let Err(error) = saved {
+    fn tell(&mut self, segment: Seq, what: &str, written: io::Result<()>) {
+        if let Err(error) = written {
             self.files.notice(format!("the {what} of segment {segment} cannot be written: {error}"));
         }
     }

@@ -12,7 +12,6 @@ use crate::chat::{Addressee, Event, Seq};
 use crate::clock::Timestamp;
 use crate::names::UserName;
 use crate::protocol::sentence;
-use crate::replay::KINDS;
 use crate::replay::stats::{Edge, largest_first};
 
 /// How many names the figures show.
@@ -24,7 +23,7 @@ pub(super) struct About<'a> {
     version: &'static str,
     source: &'a str,
     conditions: &'a [String],
-    kinds: [&'static str; KINDS.len()],
+    kinds: [&'static str; Event::KINDS.len()],
     events: u64,
     held: usize,
     bytes: u64,
@@ -66,7 +65,7 @@ impl<'a> About<'a> {
             version: env!("CARGO_PKG_VERSION"),
             source: &page.source,
             conditions: &page.conditions,
-            kinds: KINDS,
+            kinds: Event::KINDS,
             events: page.events(),
             held: page.held(),
             bytes: totals.stats.bytes,
@@ -118,7 +117,7 @@ impl Block {
             Event::Message { text, .. } | Event::GroupMessage { text, .. } => text.as_str().to_owned(),
             event => sentence::happening(event, |moment| format!("{} UTC", moment.to_utc_words())),
         };
-        let kind = KINDS.iter().position(|kind| *kind == record.event.kind()).unwrap_or(KINDS.len());
+        let kind = Event::KINDS.iter().position(|kind| *kind == record.event.kind()).unwrap_or(Event::KINDS.len());
         self.events.push(Row { seq: record.seq - seq, ms: record.at.ms_since(at), kind, users, group, text });
     }
 

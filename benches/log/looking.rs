@@ -1,0 +1,205 @@
+//! Looking back with the program itself: the state at any moment, the ways of `replay` beside the tools that everybody has,
+//! and how soon `--follow` shows what was committed.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
+use messenger::chat::{Event, Seq};
+use messenger::eventlog::LogReader;
+use serde_json::Value;
+
+use super::server::{PASSWORD, Server, user};
+
+const MESSENGER: &str = env!("CARGO_BIN_EXE_messenger");
+/// How often each command of a comparison is run.
+const ROUNDS: usize = 3;
+
+/// The state at random moments, by event and by time in turn: the time of a whole run of the program.
+pub fn state(data: &Path, moments: u64) -> anyhow::Result<u64> {
+    let mut reader = LogReader::open(data)?;
+    let last = reader.end();
+    let mut took = Histogram::<u64>::new(3)?;
+    let mut longest = (0, 0);
+    for number in 1..=moments {
+        let seq = 1 + (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % last;
+        let at = if number % 2 == 0 { seq.to_string() } else { time(&mut reader, seq)? };
+        let start = Instant::now();
+        let done = Command::new(MESSENGER).arg("replay").arg(data).args(["--state", "--at", &at]).output()?;
+        let micros = u64::try_from(start.elapsed().as_micros())?;
+        ensure!(done.status.success(), "--at {at}: {}", String::from_utf8_lossy(&done.stderr));
+        let shown: Value = serde_json::from_slice(&done.stdout)?;
+        ensure!(shown["seq"] == seq, "--at {at} is the state of event {}", shown["seq"]);
+        took.record(micros)?;
+        longest = longest.max((micros, seq));
+    }
+    let ms = |micros: u64| micros as f64 / 1e3;
+    println!(
+        "the state at {moments} moments: p50 {:.1} ms, max {:.1} ms (event {}); load {}",
+        ms(took.value_at_quantile(0.5)),
+        ms(longest.0),
+        longest.1,
+        load()
+    );
+    Ok(moments)
+}
+
+/// The moment of an event, which no other has.
+fn time(reader: &mut LogReader, seq: Seq) -> anyhow::Result<String> {
+    reader.seek(seq)?;
+    let line = reader.next_line()?.context("the event is there")?;
+    Ok(Event::decode(line.bytes)?.at.to_string())
+}
+
+/// The ways of `replay` beside `sha256sum`, `grep` and `jq` on the same files, in turn in one run.
+pub fn compare(data: &Path) -> anyhow::Result<u64> {
+    let last = LogReader::open(data)?.end();
+    let (rare, late) = (last / 3, last - last / 200);
+    let replay = |way: String| (format!("messenger replay DATA {way}"), format!("{MESSENGER} replay . {way}"));
+    let tool = |command: String| (command.clone(), command);
+    let rows = [
+        ("checks every byte", replay("--verify".into())),
+        ("hashes every byte", tool("sha256sum events/*.jsonl".into())),
+        ("a rare text", replay(format!("--grep 'event {rare}:'"))),
+        ("the same", tool(format!("grep -hF 'event {rare}:' events/*.jsonl"))),
+        ("the same", tool(format!("jq -c 'select(.seq=={rare})' events/*.jsonl"))),
+        ("a user whom no event names", replay("--user nobody".into())),
+        ("the same", tool("grep -hF '\"nobody\"' events/*.jsonl; true".into())),
+        ("the last 0.5 %, by number", replay(format!("--from {late}"))),
+        ("the same", tool(format!("jq -c 'select(.seq>={late})' events/*.jsonl"))),
+        ("counts by type, user and day", replay("--stats".into())),
+        ("the state at the end", replay("--state".into())),
+    ];
+    let run = |command: &str| -> anyhow::Result<Vec<u8>> {
+        let done = Command::new("sh").args(["-c", command]).current_dir(data).output()?;
+        ensure!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(done.stdout)
+    };
+    // All of it is in the system's memory, for everybody.
+    run("cat events/*.jsonl > /dev/null")?;
+    let mut seconds = vec![Vec::new(); rows.len()];
+    for _ in 0..ROUNDS {
+        for (took, (_, (_, command))) in seconds.iter_mut().zip(&rows) {
+            let start = Instant::now();
+            run(command)?;
+            took.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let (found, grepped) = (run(&rows[2].1.1)?, run(&rows[3].1.1)?);
+    ensure!(found == grepped && !found.is_empty(), "replay finds other lines than grep");
+    println!("{last} events; each {ROUNDS} times in turn; load {}\n", load());
+    println!("| work | command | seconds |\n| --- | --- | --- |");
+    for (took, (work, (shown, _))) in seconds.iter_mut().zip(&rows) {
+        took.sort_unstable_by(f64::total_cmp);
+        println!("| {work} | `{}` | {:.3} to {:.3} |", shown.trim_end_matches("; true"), took[0], took[ROUNDS - 1]);
+    }
+    Ok(last)
+}
+
+/// Users write at a rate to a server, and `replay --follow` is read: from the answer to each message, which says that it is
+/// committed, to its line.
+pub fn follow(data: &Path, seconds: u64, per_second: u32, bytes: usize) -> anyhow::Result<u64> {
+    const SENDERS: u32 = 4;
+    std::fs::create_dir_all(data)?;
+    let server = Server::start(SENDERS as usize + 1, Some(data))?;
+    let mut following = Command::new(MESSENGER)
+        .arg("replay")
+        .arg(server.data())
+        .args(["--follow", "--type", "message"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let shown = BufReader::new(following.stdout.take().context("it has an output")?);
+    let (lines, seen) = mpsc::channel();
+    thread::spawn(move || shown.lines().map_while(Result::ok).try_for_each(|line| lines.send((line, Instant::now()))));
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let pause = Duration::from_secs(1) * SENDERS / per_second;
+    let senders: Vec<_> = (0..SENDERS as usize)
+        .map(|number| {
+            let address = server.address;
+            thread::spawn(move || write_until(end, pause, TcpStream::connect(address)?, number, bytes))
+        })
+        .collect();
+    let mut committed = HashMap::new();
+    for sender in senders {
+        committed.extend(sender.join().map_err(|_| anyhow::anyhow!("a sender failed"))??);
+    }
+    let mut took = Histogram::<u64>::new(3)?;
+    let mut expected = committed.len();
+    while expected > 0 {
+        let (line, at) = seen.recv_timeout(Duration::from_secs(10)).context("an event was never shown")?;
+        let seq = serde_json::from_str::<Value>(&line)?["seq"].as_u64().context("an event has a number")?;
+        let told: &Instant = committed.get(&seq).context("nobody wrote this")?;
+        // It may be shown before the answer has come: then it took no time.
+        took.record(u64::try_from(at.saturating_duration_since(*told).as_micros())?)?;
+        expected -= 1;
+    }
+    let segments = std::fs::read_dir(server.data().join("events"))?
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "jsonl")));
+    let ms = |quantile: f64| took.value_at_quantile(quantile) as f64 / 1e3;
+    println!(
+        "from the commit to the line: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; {} segments; load {}",
+        ms(0.5),
+        ms(0.99),
+        took.max() as f64 / 1e3,
+        segments.count(),
+        load()
+    );
+    following.kill()?;
+    following.wait()?;
+    server.stop()?;
+    Ok(committed.len() as u64)
+}
+
+/// A user who writes one message after the other, each once the one before is answered and its time has come. Gives the
+/// events with the moments of their answers.
+fn write_until(
+    end: Instant,
+    pause: Duration,
+    mut stream: TcpStream,
+    number: usize,
+    bytes: usize,
+) -> anyhow::Result<Vec<(Seq, Instant)>> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let name = user(number);
+    stream.write_all(
+        format!("{{\"type\":\"login\",\"username\":\"{name}\",\"password\":\"{PASSWORD}\"}}\n").as_bytes(),
+    )?;
+    let mut answer = |wanted: &str| -> anyhow::Result<Value> {
+        loop {
+            let mut line = String::new();
+            ensure!(reader.read_line(&mut line)? > 0, "the server has closed the connection");
+            let frame: Value = serde_json::from_str(&line)?;
+            ensure!(frame["type"] != "error", "{frame}");
+            if frame["type"] == wanted {
+                return Ok(frame);
+            }
+        }
+    };
+    answer("live")?;
+    let message = format!("{{\"type\":\"command\",\"text\":\"/msgto {} {}\"}}\n", user(4), "x".repeat(bytes));
+    let mut committed = Vec::new();
+    let mut due = Instant::now();
+    while due < end {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(message.as_bytes())?;
+        let frame = answer("ok")?;
+        committed.push((frame["seq"].as_u64().context("a message has a number")?, Instant::now()));
+        due += pause;
+    }
+    Ok(committed)
+}
+
+/// How busy the machine is, as the system has it for the last minute.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,259 @@
+//! Data directories that are not as a server leaves them: each is refused in a sentence that names the place, with exit 7,
+//! and nothing in it is written.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+#[path = "support/server.rs"]
+mod server;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::LazyLock;
+
+use messenger::clock::{self, Timestamp};
+use messenger::eventlog::memory::MemoryDisk;
+use messenger::eventlog::{self, Batch, Storage as _, checked, segment_name};
+use server::{PASSWORD, Server, USERS, run};
+
+/// Events of which each segment has four, in two batches.
+const SEGMENT_BYTES: u64 = 2_500;
+/// The segment in the middle, and the newest.
+const MIDDLE: u64 = 9;
+const NEWEST: u64 = 17;
+
+/// The log begins now: a server says when it is much older than its clock.
+fn at(seq: u64) -> Timestamp {
+    static START: LazyLock<Timestamp> = LazyLock::new(clock::wall);
+    START.plus_ms(seq)
+}
+
+fn message(seq: u64, at: Timestamp) -> String {
+    let text = "x".repeat(600);
+    format!(r#"{{"seq":{seq},"ts":"{at}","type":"message","from":"yoda","to":"han","text":"{text}"}}"#)
+}
+
+/// Makes a log of 20 events in five segments; `line` gives each event's line.
+fn make_log(data: &Path, line: impl Fn(u64) -> String) {
+    // In memory first: a lock taken here might be held for a moment by the processes that other tests start.
+    let disk = MemoryDisk::default();
+    let mut log = eventlog::open(disk.clone(), uuid::Uuid::new_v4(), at(0), |_| {}).unwrap().log;
+    log.set_segment_bytes_max(SEGMENT_BYTES);
+    for first in (1..=20).step_by(2) {
+        let lines: String = (first..=first + 1).map(|seq| line(seq) + "\n").collect();
+        log.append(Batch { lines: lines.into(), first, last: first + 1, at: at(first + 1) }).unwrap();
+    }
+    log.close().unwrap();
+    assert_eq!(eventlog::segments(&disk).unwrap(), [1, 5, MIDDLE, 13, NEWEST]);
+    let events = data.join("events");
+    fs::create_dir_all(&events).unwrap();
+    fs::write(events.join("LOCK"), "").unwrap();
+    for name in disk.list().unwrap() {
+        fs::write(events.join(&name), disk.content(&name).unwrap()).unwrap();
+    }
+}
+
+/// A data directory with accounts beside it.
+struct Data(tempfile::TempDir);
+
+impl Data {
+    fn new(line: impl Fn(u64) -> String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let accounts: String = USERS.iter().map(|user| format!("{user} {PASSWORD}\n")).collect();
+        fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
+        let data = Self(directory);
+        make_log(&data.path(), line);
+        for directory in ["index", "snapshots"] {
+            fs::create_dir(data.path().join(directory)).unwrap();
+        }
+        data
+    }
+
+    fn good() -> Self {
+        Self::new(|seq| message(seq, at(seq)))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn segment(&self, first: u64) -> PathBuf {
+        self.path().join("events").join(segment_name(first))
+    }
+
+    /// Puts another first line in the place of a segment's own.
+    fn replace_header(&self, first: u64, change: impl Fn(&str) -> String) {
+        let content = fs::read_to_string(self.segment(first)).unwrap();
+        let (header, rest) = content.split_once('\n').unwrap();
+        let (fields, _) = header.rsplit_once(",\"check\"").unwrap();
+        let header = String::from_utf8(checked(&change(fields))).unwrap();
+        fs::write(self.segment(first), header + rest).unwrap();
+    }
+
+    fn run(&self, way: &str) -> Output {
+        let (data, credentials) = (self.path(), self.0.path().join("credentials.txt"));
+        let (data, credentials) = (data.to_str().unwrap(), credentials.to_str().unwrap());
+        match way {
+            "serve" => run(&["serve", "0", "--data", data, "--credentials", credentials]),
+            "erase" => run(&["erase", "--seq", "2", "--by", "admin", "--reason", "asked for", data]),
+            "replay" => run(&["replay", data]),
+            way => run(&["replay", data, way]),
+        }
+    }
+
+    /// Each of these ways of looking at the data ends with exit 7 and a sentence that holds all of these words, and not a
+    /// byte has changed.
+    fn assert_refused(&self, ways: &[&str], words: &[&str]) {
+        let before = files(&self.path());
+        for way in ways {
+            let done = self.run(way);
+            let said = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(7), "{way}: {said}");
+            assert_eq!(said.lines().count(), 1, "{way}: {said}");
+            for word in words {
+                assert!(said.contains(word), "{way}: {said:?} lacks {word:?}");
+            }
+            assert_eq!(files(&self.path()), before, "{way} has written");
+        }
+    }
+}
+
+/// All that is below a directory.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+        found.insert(path.clone(), (!path.is_dir()).then(|| fs::read(&path).unwrap()));
+    }
+    found
+}
+
+const ALL_WAYS: [&str; 5] = ["serve", "erase", "replay", "--verify", "--state"];
+/// Erasing reads the segments that it erases in, the newest and the ends of the others.
+const READS_ALL: [&str; 4] = ["serve", "replay", "--verify", "--state"];
+
+#[test]
+fn a_good_log_is_taken_in_every_way() {
+    let data = Data::good();
+    for way in ["replay", "--verify", "--state", "erase", "--verify"] {
+        let done = data.run(way);
+        assert!(done.status.success() && done.stderr.is_empty(), "{way}: {done:?}");
+    }
+}
+
+#[test]
+fn a_segment_of_a_later_format_is_refused_by_name() {
+    for first in [MIDDLE, NEWEST] {
+        let data = Data::good();
+        data.replace_header(first, |fields| fields.replace("\"format\":1", "\"format\":2"));
+        let place = format!("{}, line 1", segment_name(first));
+        data.assert_refused(&ALL_WAYS, &[&place, "format 2", "newer program"]);
+    }
+}
+
+#[test]
+fn an_event_of_a_later_program_is_refused_with_its_place() {
+    let later = |seq: u64| message(seq, at(seq)).replace("\"message\"", "\"reaction\"");
+    let with_later = |which: u64| Data::new(move |seq| if seq == which { later(seq) } else { message(seq, at(seq)) });
+    let newest = with_later(NEWEST + 1);
+    let place = format!("{}, line 3", segment_name(NEWEST));
+    newest.assert_refused(&ALL_WAYS, &[&place, "\"reaction\"", "use the newer program"]);
+    // What was folded before it left neither an index nor a snapshot.
+    let closed = with_later(MIDDLE + 1);
+    let place = format!("{}, line 3", segment_name(MIDDLE));
+    closed.assert_refused(&READS_ALL, &[&place, "\"reaction\"", "use the newer program"]);
+}
+
+#[test]
+fn a_file_that_is_no_part_of_a_log_is_refused_by_name() {
+    let data = Data::good();
+    fs::write(data.path().join("events/notes.txt"), "of somebody").unwrap();
+    data.assert_refused(&ALL_WAYS, &["\"notes.txt\"", "move it elsewhere"]);
+}
+
+#[test]
+fn a_segment_that_is_missing_in_the_middle_is_named() {
+    let data = Data::good();
+    fs::remove_file(data.segment(MIDDLE)).unwrap();
+    let missing = format!("the segment with events {MIDDLE} to {} is missing", MIDDLE + 3);
+    data.assert_refused(&ALL_WAYS, &[".jsonl, line ", &missing, "from a copy"]);
+}
+
+#[test]
+fn the_first_segments_are_missed() {
+    let data = Data::good();
+    fs::remove_file(data.segment(1)).unwrap();
+    data.assert_refused(&["serve", "--verify"], &[&segment_name(5), "missing", "from a copy"]);
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    for first in [MIDDLE, NEWEST] {
+        let (data, other) = (Data::good(), Data::good());
+        fs::copy(other.segment(first), data.segment(first)).unwrap();
+        data.assert_refused(&ALL_WAYS, &[".jsonl, line 1", "belongs to", "from a copy"]);
+    }
+}
+
+#[test]
+fn a_time_before_that_of_the_event_before_is_refused_with_its_place() {
+    let turned_back = |which: u64| {
+        Data::new(move |seq| {
+            if seq == which { message(seq, Timestamp::from_ms(at(seq).as_ms() - 5)) } else { message(seq, at(seq)) }
+        })
+    };
+    for (first, ways) in [(MIDDLE, &READS_ALL[..]), (NEWEST, &ALL_WAYS[..])] {
+        let data = turned_back(first + 1);
+        let place = format!("{}, line 3, event {}", segment_name(first), first + 1);
+        data.assert_refused(ways, &[&place, "the time of event", "before that of the one before", "from a copy"]);
+    }
+}
+
+#[test]
+fn a_segment_begun_before_the_end_of_the_one_before_it_is_refused() {
+    let data = Data::good();
+    data.replace_header(MIDDLE, |fields| fields.replace(&at(MIDDLE - 1).to_string(), &at(1).to_string()));
+    let place = format!("{}, line 1", segment_name(MIDDLE));
+    data.assert_refused(&ALL_WAYS, &[&place, "its time is before that of the last event", "from a copy"]);
+}
+
+/// A server that ran on a log of many segments and was stopped, with an index and a snapshot of each.
+fn served() -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    make_log(&directory.path().join("data"), |seq| message(seq, at(seq)));
+    let mut server = Server::start_in(directory, &[]);
+    assert!(server.stop().success());
+    assert_eq!(server.errors(), "");
+    server
+}
+
+#[test]
+fn an_index_and_a_snapshot_of_another_log_are_said_not_used_and_made_anew() {
+    let (mut server, other) = (served(), served());
+    let (snapshot, index) = (format!("snapshots/{:020}.json", NEWEST - 1), format!("index/{MIDDLE:020}.idx"));
+    let own = [&snapshot, &index].map(|name| fs::read(server.data().join(name)).unwrap());
+    let state = run(&["replay", &server.data_argument(), "--state"]).stdout;
+    for name in [&snapshot, &index] {
+        fs::copy(other.data().join(name), server.data().join(name)).unwrap();
+    }
+    let before = files(&server.data());
+    // Looking back says it, goes by an older snapshot, and leaves it to the server to make it anew.
+    let done = run(&["replay", &server.data_argument(), "--state"]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(said, format!("messenger: {snapshot} is not used: it is that of another log\n"));
+    assert!(done.status.success() && done.stdout == state);
+    assert_eq!(files(&server.data()), before);
+
+    server.restart();
+    let mut han = server.login("han");
+    let history = han.command("/history yoda 100");
+    assert_eq!(history["events"].as_array().unwrap().len(), 20);
+    let said = server.errors();
+    assert!(said.contains(&format!("{snapshot} is not used: it is that of another log")), "{said}");
+    assert!(said.contains(&format!("the index of segment {MIDDLE} is made anew: ")), "{said}");
+    assert!(server.stop().success());
+    assert!(own == [&snapshot, &index].map(|name| fs::read(server.data().join(name)).unwrap()));
+}
