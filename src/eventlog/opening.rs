@@ -96,6 +96,8 @@ impl Damage {
 pub struct Replayed<'a> {
     /// The event.
     pub record: &'a Record,
+    /// Its line, without its line feed.
+    pub line: &'a [u8],
     /// The first event of the segment it is in.
     pub segment: Seq,
     /// Where its line begins in the file, in bytes.
@@ -283,7 +285,7 @@ fn take_in_closed<S: Storage>(
         if next > after + 1 {
             let mut replay = Replay::new(segment);
             let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
-            replay.read_file(&file, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+            replay.read_file(&file, &header, &commit, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
             let closed = ClosedSegment { log: header.log, first: segment, last: commit.seq, root: commit.root };
             visitor.closed(&closed, next == newest.first);
             done_bytes += replay.offset;

@@ -284,7 +284,7 @@ fn room_is_what_is_reserved_and_comes_back() {
     disk.set_faults(Faults { room_bytes: Some(1 << 20), ..Faults::default() });
     log.tend(monotonic()).unwrap();
     let room = log.room_bytes();
-    assert!((512 << 10..1 << 20).contains(&room), "{room}");
+    assert!((512 << 10..=1 << 20).contains(&room), "{room}");
     append(log, 2);
     assert!(log.room_bytes() < room);
     disk.set_faults(Faults::default());
@@ -392,7 +392,7 @@ proptest! {
         let disk = MemoryDisk::default();
         let (mut opened, _) = reopen(&disk).unwrap();
         opened.log.tend(monotonic()).unwrap();
-        disk.set_faults(Faults { sync_lies: true, ..Faults::default() });
+        disk.set_faults(Faults { file_sync_lies: true, ..Faults::default() });
         append(&mut opened.log, count);
         disk.set_faults(Faults::default());
         disk.cut_power(|| false);
