@@ -125,7 +125,8 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Opens what a power cut left and writes more, then cuts the power again, in the middle of either.
+    /// Opens what a power cut left and writes more, then cuts the power again or kills the server, in the middle of
+    /// either.
     fn go_on(&mut self, mut disk: MemoryDisk, mut acknowledged: Seq) -> Result<(), String> {
         let mut history = self.recording.history.clone();
         let mut now = self.recording.now;
@@ -162,19 +163,22 @@ impl<'a> Drawing<'a> {
                 let _ = log.close();
             }
             let images = disk.take_recording();
-            if has_failed && self.random.one_in(2) {
-                // The server has ended, and another is started on the same machine.
-                acknowledged = marks.last().unwrap().1;
-                continue;
-            }
-            let call = self.random.below(images.len());
+            // What a failed sync has lost is seen by those who come after it.
+            let call = if has_failed { images.len() - 1 } else { self.random.below(images.len()) };
             acknowledged = by_image(images.len(), &marks)[call];
-            disk = self.cut(&images[call]);
+            let is_killed = self.random.one_in(2);
+            disk = if is_killed { images[call].after_kill() } else { self.cut(&images[call]) };
         }
-        disk.set_faults(Faults::default());
+        disk = self.cut(&image_of(&disk));
         let opened = self.open(&history, &disk, now, acknowledged)?;
         self.look(&history, &disk, now, opened)
     }
+}
+
+/// A disk as it is.
+fn image_of(disk: &MemoryDisk) -> DiskImage {
+    disk.start_recording();
+    disk.take_recording().remove(0)
 }
 
 /// Draws from recordings until `states` were opened, on all cores; gives how many were.

@@ -150,7 +150,7 @@ fn where_nothing_derived_is_left_a_flipped_bit_of_an_event_is_refused() {
     assert!(seen > 2_000, "{seen}");
 }
 
-/// A small log on a real disk: three segments, an erased message in the first. Gives its directory of events.
+/// A small log on a real disk: four segments, an erased message in the first. Gives its directory of events.
 fn small_log(data: &Path) -> PathBuf {
     let disk = Disk::lock(data).unwrap();
     let events = disk.directory().to_owned();
@@ -174,7 +174,7 @@ fn small_log(data: &Path) -> PathBuf {
     let order = Order { seqs: [3].into(), by: "admin".into(), reason: "asked for".into() };
     log.erase(&order, Timestamp::from_ms(9)).unwrap();
     log.close().unwrap();
-    assert_eq!(fs::read_dir(&events).unwrap().filter(|file| is_log(&file.as_ref().unwrap().path())).count(), 4);
+    assert_eq!(fs::read_dir(&events).unwrap().filter(|file| is_log(&file.as_ref().unwrap().path())).count(), 5);
     events
 }
 

@@ -53,6 +53,8 @@ pub struct Faults {
     /// Bytes that can be written or reserved yet, over all files; `None` is no limit. Files that are cut, removed or
     /// replaced give theirs back.
     pub room_bytes: Option<u64>,
+    /// Whether room that is given back is taken by somebody else.
+    pub freed_room_is_taken: bool,
 }
 
 /// The disk as it was behind a call.
@@ -60,12 +62,17 @@ pub struct Faults {
 pub struct DiskImage(Stored);
 
 impl DiskImage {
+    /// The disk for whoever comes after a process that was killed here: nothing is lost, and nothing more is durable.
+    pub fn after_kill(&self) -> MemoryDisk {
+        let contents = Contents { stored: self.0.clone(), ..Contents::default() };
+        MemoryDisk { contents: Arc::new(Mutex::new(contents)), prefix: String::new() }
+    }
+
     /// A disk on which the power was cut here; `survives` is asked as for [`MemoryDisk::cut_power`].
     pub fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> MemoryDisk {
-        let mut stored = self.0.clone();
-        stored.lose_unsynced(&mut survives);
-        let contents = Contents { stored, ..Contents::default() };
-        MemoryDisk { contents: Arc::new(Mutex::new(contents)), prefix: String::new() }
+        let disk = self.after_kill();
+        disk.cut_power(&mut survives);
+        disk
     }
 }
 
@@ -196,7 +203,7 @@ impl Faults {
     }
 
     fn give_back(&mut self, bytes: u64) {
-        if let Some(room) = &mut self.room_bytes {
+        if let Some(room) = self.room_bytes.as_mut().filter(|_| !self.freed_room_is_taken) {
             *room += bytes;
         }
     }

@@ -162,6 +162,8 @@ pub fn open_after<S: Storage>(
     visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
+    // A server that was killed may have left names that the disk does not have yet, and what follows stands on them.
+    storage.sync_names().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
     let mut segments = segments(&storage)?;
     remove_unfinished(&storage).map_err(|source| OpenError::Disk { file: REWRITTEN.to_owned(), source })?;
     let head_file = read_head(&storage)?;

@@ -65,7 +65,7 @@ impl Erasure {
     fn draw(&self, random: &mut Random) -> Result<(), String> {
         let call = random.below(self.images.len());
         let is_done = call >= self.done;
-        let mut disk = cut(&self.images[call], random);
+        let mut disk = cut_or_kill(&self.images[call], random);
         if is_done && self.texts.iter().any(|text| holds(&disk, text)) {
             return Err(format!("call {call}: success was reported, and the text is there"));
         }
@@ -74,11 +74,13 @@ impl Erasure {
             let opened = server::open(disk.clone(), uuid::Uuid::nil(), self.now, |_, _| {});
             opened.map_err(|error| format!("call {call}: the server refuses to start: {error}"))?;
             let images = disk.take_recording();
-            disk = cut(&images[random.below(images.len())], random);
+            disk = cut_or_kill(&images[random.below(images.len())], random);
         }
         let opened = server::open(disk.clone(), uuid::Uuid::nil(), self.now, |_, _| {});
         let opened = opened.map_err(|error| format!("call {call}: the server refuses to start: {error}"))?;
         let is_ordered = opened.log.seq() == self.after.last();
+        // What an opening has found and done is not undone by a power cut.
+        disk.cut_power(|| false);
         if is_done && !is_ordered {
             return Err(format!("call {call}: success was reported, and the order is not in the log"));
         }
@@ -124,6 +126,10 @@ fn cut(image: &DiskImage, random: &mut Random) -> MemoryDisk {
     let chance = *random.pick(&[0, 1, 4, 7, 8]);
     let mut coins = Random::new(random.next());
     image.after_power_cut(|| coins.below(8) < chance)
+}
+
+fn cut_or_kill(image: &DiskImage, random: &mut Random) -> MemoryDisk {
+    if random.one_in(3) { image.after_kill() } else { cut(image, random) }
 }
 
 fn finds_loss(faults: Faults) -> bool {

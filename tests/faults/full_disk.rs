@@ -11,9 +11,9 @@ use crate::world::{self, World};
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 250;
-const SEGMENT_BYTES: u64 = 48 << 10;
+const SEGMENT_BYTES: u64 = 160 << 10;
 /// The disk, when it has room.
-const ROOM_BYTES: u64 = 700 << 10;
+const ROOM_BYTES: u64 = 64 << 20;
 
 struct Talk {
     random: Random,
@@ -37,8 +37,10 @@ impl Talk {
     fn step(&mut self) {
         match self.random.below(20) {
             0 => {
-                let room_bytes = if self.random.one_in(2) { ROOM_BYTES } else { self.random.next() % (8 << 10) };
-                self.world.disk.set_faults(Faults { room_bytes: Some(room_bytes), ..Faults::default() });
+                let bound = *self.random.pick(&[ROOM_BYTES, 1 << 20, 8 << 10]);
+                let room_bytes = Some(self.random.next() % bound);
+                let freed_room_is_taken = self.random.one_in(2);
+                self.world.disk.set_faults(Faults { room_bytes, freed_room_is_taken, ..Faults::default() });
             }
             1 => {
                 if let Some(han) = self.han.take() {
@@ -61,7 +63,7 @@ impl Talk {
         let Some(han) = self.han.or_else(|| self.login()) else { return false };
         self.han = Some(han);
         self.texts += 1;
-        let text = format!("number {} {}", self.texts, "x".repeat(self.random.below(3_000)));
+        let text = format!("number {} {}", self.texts, "x".repeat(self.random.below(8_000)));
         let command = json!({"type": "command", "text": format!("/msgto leia {text}")});
         self.world.send(han, format!("{command}\n"));
         match self.answer(han) {
