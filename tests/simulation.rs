@@ -256,16 +256,33 @@ impl Simulation {
         }
     }
 
-    /// The power is cut, with what was not synced half on the disk, and comes back.
+    /// The power is cut between two calls of the disk, with a part of what was not synced on it, and comes back; perhaps
+    /// it is cut again while the next server starts. A server whose log has failed may also start again on a machine that
+    /// goes on.
     fn crash(&mut self) {
+        let mut is_cut = !self.world.has_failed || self.random.one_in(2);
         if self.random.one_in(2) && !self.world.has_failed {
-            self.world.disk.set_faults(Faults { sync_fails_after: Some(0), ..Faults::default() });
+            let power_fails_after = Some(self.random.next() % 12);
+            self.world.disk.set_faults(Faults { power_fails_after, ..Faults::default() });
             self.world.sync();
+            self.world.archive();
         }
-        self.world.disk.set_faults(Faults::default());
-        let mut coins = Random::new(self.random.next());
-        let world = std::mem::replace(&mut self.world, World::new());
-        self.world = world.crash_with(|| coins.one_in(2));
+        let (disk, passed_ms) = (self.world.disk.clone(), self.world.passed_ms());
+        self.world = loop {
+            let mut coins = Random::new(self.random.next());
+            if is_cut {
+                disk.cut_power(|| coins.one_in(2));
+            }
+            let power_fails_after = self.random.one_in(4).then(|| self.random.next() % 24);
+            disk.set_faults(Faults { power_fails_after, ..Faults::default() });
+            match World::start(disk.clone(), world::options(), passed_ms, SEGMENT_BYTES) {
+                Ok(world) if !world.has_failed => break world,
+                Ok(_) => {}
+                Err(error) => assert!(error.contains("the power is off"), "the server refuses to start: {error}"),
+            }
+            is_cut = true;
+        };
+        disk.set_faults(Faults::default());
         self.clients.iter_mut().for_each(SimulatedClient::break_off);
     }
 
@@ -284,7 +301,7 @@ impl Simulation {
         }
         let content = files.content(&name).unwrap();
         match self.random.below(4) {
-            0 => files.remove(&name).unwrap(),
+            0 => drop(files.remove(&name)),
             1 => files.put(&name, content[..self.random.below(content.len() + 1)].to_vec()),
             2 => files.put(&name, files.content(self.random.pick::<String>(&names)).unwrap()),
             _ => {

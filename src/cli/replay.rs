@@ -208,6 +208,12 @@ fn verify(arguments: &ReplayArgs) -> anyhow::Result<()> {
             verified.erased_unproven
         );
     }
+    if verified.is_head_half_broken {
+        eprintln!(
+            "messenger: one of the two slots of HEAD is not whole: torn by a power cut, damaged, or being written now; the \
+             next start of the server writes it again"
+        );
+    }
     if verified.unfinished_bytes > 0 {
         eprintln!(
             "messenger: behind that are {} bytes that were never acknowledged, or are being written now",

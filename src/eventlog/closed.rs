@@ -5,6 +5,7 @@ use std::io;
 use memchr::{memchr, memrchr};
 use uuid::Uuid;
 
+use super::erasure::Line;
 use super::format::{CommitLine, LineError, SegmentLine, event_start, is_frame, segment_name};
 use super::opening::{Damage, OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
@@ -53,8 +54,9 @@ pub fn read_closed<S: Storage>(
 ) -> Result<ClosedSegment, OpenError> {
     let (header, commit) = read_links(storage, first)?;
     let file = storage.open(&segment_name(first)).map_err(disk(first))?;
-    Replay::new(&header).read_file(&file, each)?;
-    Ok(ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root })
+    let segment = ClosedSegment { log: header.log, first, last: commit.seq, root: commit.root };
+    Replay::new(&header).read_file(&file, &header, &segment, each)?;
+    Ok(segment)
 }
 
 /// Reads the first line and the last of a closed segment, and nothing between.
@@ -169,7 +171,7 @@ impl Replay {
             if !is_frame(line) {
                 let record = self.decode(line)?;
                 let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long".into()))?;
-                each(Replayed { record: &record, segment: self.segment, offset: self.offset, length });
+                each(Replayed { record: &record, line, segment: self.segment, offset: self.offset, length });
                 self.next += 1;
                 self.last_at = record.at;
             }
@@ -179,13 +181,39 @@ impl Replay {
         Ok(())
     }
 
-    /// Gives the events of a file from its start to its end.
+    /// Gives the events of a closed segment's file from its start to its end. That they are those that were committed
+    /// is known at the end: an error takes back what was given.
     pub(super) fn read_file(
         &mut self,
         file: &impl StorageFile,
+        header: &SegmentLine,
+        segment: &ClosedSegment,
         each: &mut impl FnMut(Replayed<'_>),
     ) -> Result<(), OpenError> {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut tree = header.tree.clone();
+        let mut unlike = None;
+        self.read_chunks(file, &mut |replayed| {
+            match Line::leaf_of(replayed.line) {
+                Some(leaf) => tree.push(leaf),
+                None => unlike = unlike.or(Some(replayed.record.seq)),
+            }
+            each(replayed);
+        })?;
+        if let Some(seq) = unlike {
+            let what = format!("the erased line of event {seq} is not as it was written");
+            return Err(OpenError::Damage(Damage { seq, ..Damage::of_header(self.segment, &what) }));
+        }
+        if (tree.leaves(), tree.root()) != (segment.last, segment.root) {
+            let what = format!("events {} to {} are not those that were committed", segment.first, segment.last);
+            return Err(self.damage(what));
+        }
+        Ok(())
+    }
+
+    fn read_chunks(&mut self, file: &impl StorageFile, each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
+        // A byte more than there are to be read shows the end.
+        let length = usize::try_from(file.length().map_err(disk(self.segment))?).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; length.saturating_add(1).min(CHUNK_BYTES)];
         let mut filled = 0;
         loop {
             let count = file.read_at(self.offset + filled as u64, &mut buffer[filled..]).map_err(disk(self.segment))?;

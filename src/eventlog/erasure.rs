@@ -8,7 +8,7 @@ use std::io;
 
 use super::append::{AppendError, Batch, Log};
 use super::closed::find_event;
-use super::format::{event_kind, event_start, segment_name};
+use super::format::{event_kind, event_start, put_check, segment_name};
 use super::judge::walk;
 use super::opening::{Damage, OpenError, disk, segments};
 use super::storage::{INDEX, Storage, StorageFile, TORN};
@@ -95,8 +95,10 @@ impl Line {
             // An order is somebody's.
             Event::Erasure { by, .. } if by.trim().is_empty() => Self::Erasure(Vec::new()),
             Event::Erasure { erased, .. } => Self::Erasure(erased.clone()),
-            // No leaf covers its bytes: nothing may hide in them.
-            Event::Erased { leaf, .. } if encoded(&event, seq, at) == line => {
+            // No leaf covers its bytes: nothing may hide in them. Logs of other programs have no check there.
+            Event::Erased { leaf, .. }
+                if encoded_erased(&event, seq, at) == line || encoded(&event, seq, at) == line =>
+            {
                 leaf.parse().map_or(Self::Broken, Self::Erased)
             }
             _ => Self::Broken,
@@ -246,7 +248,7 @@ fn erased(line: &[u8]) -> Option<Vec<u8>> {
         Event::GroupMessage { from, group, origin, .. } => (from, Addressee::Group(group), origin),
         _ => return None,
     };
-    Some(encoded(&Event::Erased { from, to, origin, leaf: Hash::of_leaf(line).to_string() }, seq, at))
+    Some(encoded_erased(&Event::Erased { from, to, origin, leaf: Hash::of_leaf(line).to_string() }, seq, at))
 }
 
 /// Takes away what beside the log may hold a text, or says where the lines of a segment stand: the copies of tails that
@@ -276,5 +278,13 @@ fn replace<S: Storage>(storage: &S, segment: Seq, bytes: &[u8]) -> io::Result<()
 fn encoded(event: &Event, seq: Seq, at: Timestamp) -> Vec<u8> {
     let mut line = Vec::new();
     event.encode(seq, at, &mut line);
+    line
+}
+
+/// An erased line: no leaf covers it, so that it has a check like the other lines that none covers.
+fn encoded_erased(event: &Event, seq: Seq, at: Timestamp) -> Vec<u8> {
+    let mut line = encoded(event, seq, at);
+    line.pop();
+    put_check(&mut line, 0);
     line
 }

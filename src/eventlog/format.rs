@@ -243,8 +243,15 @@ pub fn checked(fields: &str) -> Vec<u8> {
 }
 
 fn put_checked(out: &mut Vec<u8>, fields: &str) {
+    let start = out.len();
     out.extend_from_slice(fields.as_bytes());
-    out.extend_from_slice(format!(r#","check":"{:08x}"}}"#, crc32c::crc32c(fields.as_bytes())).as_bytes());
+    put_check(out, start);
+}
+
+/// Ends the object that begins at `start`, all of it but its last brace, with the check.
+pub fn put_check(out: &mut Vec<u8>, start: usize) {
+    let check = crc32c::crc32c(&out[start..]);
+    out.extend_from_slice(format!(r#","check":"{check:08x}"}}"#).as_bytes());
 }
 
 /// Whether a line, without its line feed, is as it was written by its check.

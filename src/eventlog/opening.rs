@@ -99,6 +99,8 @@ impl Damage {
 pub struct Replayed<'a> {
     /// The event.
     pub record: &'a Record,
+    /// Its line, without its line feed.
+    pub line: &'a [u8],
     /// The first event of the segment it is in.
     pub segment: Seq,
     /// Where its line begins in the file, in bytes.
@@ -163,6 +165,8 @@ pub fn open_after<S: Storage>(
     visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
     let mut notices = Vec::new();
+    // A server that was killed may have left names that the disk does not have yet, and what follows stands on them.
+    storage.sync_names().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
     let mut segments = segments(&storage)?;
     let head_file = read_head(&storage)?;
     let head = head_file.map(|file| file.head);
@@ -276,7 +280,7 @@ fn take_in<S: Storage>(
         let mut replay = Replay::new(header);
         let file = storage.open(&segment_name(segment.first)).map_err(disk(segment.first))?;
         let mut told = 0;
-        replay.read_file(&file, &mut |replayed: Replayed<'_>| {
+        replay.read_file(&file, header, segment, &mut |replayed: Replayed<'_>| {
             let end = replayed.offset + u64::from(replayed.length);
             visitor.event(replayed);
             if end >= told + PROGRESS_EVERY_BYTES {

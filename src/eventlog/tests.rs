@@ -276,6 +276,25 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
 }
 
 #[test]
+fn a_name_that_was_not_synced_before_the_server_ended_is_synced_at_the_next_opening() {
+    let disk = MemoryDisk::default();
+    let (mut opened, _) = reopen(&disk).unwrap();
+    opened.log.set_segment_bytes_max(1);
+    append(&mut opened.log, 1);
+    // The next segment has its first line and its name, and then its directory cannot be synced.
+    disk.set_faults(Faults { sync_fails_after: Some(1), ..Faults::default() });
+    assert!(opened.log.append(batch(2, 2)).is_err());
+    disk.set_faults(Faults::default());
+    assert!(disk.content(&segment_name(2)).is_some());
+    // The machine goes on, and another server writes where that one left off.
+    let (mut opened, _) = reopen(&disk).unwrap();
+    append(&mut opened.log, 1);
+    drop(opened);
+    disk.cut_power(|| false);
+    assert_eq!(reopen(&disk).unwrap().1, 2);
+}
+
+#[test]
 fn room_is_what_is_reserved_and_comes_back() {
     let disk = MemoryDisk::default();
     let (mut opened, _) = reopen(&disk).unwrap();
@@ -284,7 +303,7 @@ fn room_is_what_is_reserved_and_comes_back() {
     disk.set_faults(Faults { room_bytes: Some(1 << 20), ..Faults::default() });
     log.tend(monotonic()).unwrap();
     let room = log.room_bytes();
-    assert!((512 << 10..1 << 20).contains(&room), "{room}");
+    assert!((512 << 10..=1 << 20).contains(&room), "{room}");
     append(log, 2);
     assert!(log.room_bytes() < room);
     disk.set_faults(Faults::default());
@@ -392,7 +411,7 @@ proptest! {
         let disk = MemoryDisk::default();
         let (mut opened, _) = reopen(&disk).unwrap();
         opened.log.tend(monotonic()).unwrap();
-        disk.set_faults(Faults { sync_lies: true, ..Faults::default() });
+        disk.set_faults(Faults { file_sync_lies: true, ..Faults::default() });
         append(&mut opened.log, count);
         disk.set_faults(Faults::default());
         disk.cut_power(|| false);

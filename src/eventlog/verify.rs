@@ -8,7 +8,7 @@ use std::thread;
 use memchr::memchr;
 use uuid::Uuid;
 
-use super::format::{Head, LineError, SegmentLine, segment_first, segment_name};
+use super::format::{Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
 use super::judge::{Good, Tail, UnknownKind, Walk, judge_tail, walk};
 use super::opening::{Damage, HEAD, HOW_TO_MEND};
 use super::reader::{ReadError, check_names, segments};
@@ -35,6 +35,8 @@ pub struct Verified {
     pub erased_unproven: u64,
     /// Bytes of a batch behind it that was never acknowledged, or is being written now.
     pub unfinished_bytes: u64,
+    /// Whether one of the two slots of HEAD is not whole: torn by a power cut, damaged, or being written now.
+    pub is_head_half_broken: bool,
 }
 
 /// Why a log is not intact, or could not be checked.
@@ -82,7 +84,8 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
         }
         Place::Events(directory) => {
             // HEAD first: what it speaks of is in the segments that are read afterwards.
-            let head = read_head(&directory)?;
+            let head_file = read_head(&directory)?;
+            let head = head_file.map(|file| file.head);
             let segments = segments(&directory)?;
             let first = *segments.first().ok_or_else(|| no_log(path, "no segment is there"))?;
             check_names(&directory)?;
@@ -96,7 +99,8 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
                 let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
                 return Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: verified.seq, what }));
             }
-            Ok(Verified { erasures_left, ..verified })
+            let is_head_half_broken = head_file.is_some_and(|file| file.is_half_broken);
+            Ok(Verified { erasures_left, is_head_half_broken, ..verified })
         }
     }
 }
@@ -109,7 +113,7 @@ pub(super) fn verify_newest(path: &Path) -> Result<Verified, VerifyError> {
     match place(path)? {
         Place::Segment(_) => verify(path),
         Place::Events(directory) => {
-            let head = read_head(&directory)?;
+            let head = read_head(&directory)?.map(|file| file.head);
             let segments = segments(&directory)?;
             let newest = segments.last().map(std::slice::from_ref).unwrap_or_default();
             verify_segments(&directory, newest, head)?.verified(path)
@@ -209,6 +213,7 @@ fn check(
         erasures_left: 0,
         erased_unproven: 0,
         unfinished_bytes: bytes.len() as u64 - walk.good.end,
+        is_head_half_broken: false,
     };
     Ok((verified, walk))
 }
@@ -314,11 +319,11 @@ fn acknowledged(bytes: &[u8], whole: &Walk, head: Head) -> Option<Walk> {
     walk(bytes.get(..end)?).ok()
 }
 
-fn read_head(directory: &Path) -> Result<Option<Head>, VerifyError> {
+fn read_head(directory: &Path) -> Result<Option<HeadFile>, VerifyError> {
     let path = directory.join(HEAD);
     match ReadFile::open(&path).and_then(|file| file.read()) {
         Ok(bytes) => match Head::parse(&bytes) {
-            Some(file) => Ok(Some(file.head)),
+            Some(file) => Ok(Some(file)),
             None => {
                 let what = "both its slots are broken, so that nobody can say what was acknowledged".to_owned();
                 Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: 0, what }))

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use memchr::memchr;
 
 use super::archive_files::{ArchiveError, ArchiveFiles};
-use super::index_file::{IndexError, IndexFile, List, Places};
+use super::index_file::{IndexError, IndexFile, List, Place, Places};
 use super::limits;
 use super::segment::{Conversation, Owed, Position};
 use crate::chat::Seq;
@@ -310,8 +310,15 @@ impl<F: StorageFile> OpenSegment<F> {
 
     /// Appends the line of an event, counted from the segment's first.
     fn read(&self, places: &mut Places<'_, F>, event: u32, out: &mut Vec<u8>) -> Result<(), IndexError> {
-        let (offset, length) = places.get(event)?;
-        read_line(&self.events, offset, length, self.first + Seq::from(event), out)
+        let Place { offset, length, check } = places.get(event)?;
+        let start = out.len();
+        read_line(&self.events, offset, length, self.first + Seq::from(event), out)?;
+        if crc32c::crc32c(&out[start..out.len() - 1]) == check {
+            return Ok(());
+        }
+        // The index or the log is wrong: whoever makes the index anew finds out which.
+        out.truncate(start);
+        Err(IndexError::Damaged("the line of an event is not the one that it was made from"))
     }
 }
 

@@ -170,7 +170,7 @@ impl<S: Storage> ArchiveFiles<S> {
         loop {
             let segment = self.closed(segments[begin], segments[begin + 1])?;
             let mut builder = SegmentBuilder::new(segment.first, transfers);
-            self.read(&segment, |replayed| builder.add(replayed.record, replayed.offset, replayed.length))?;
+            self.read(&segment, |replayed| builder.add(&replayed))?;
             let saved = self.write_index(&segment, &builder).and_then(|()| self.publish());
             if begin < place {
                 transfers = builder.transfers;
@@ -306,10 +306,11 @@ impl<S: Storage> ArchiveFiles<S> {
             }
             let segment = self.closed(first, next)?;
             let mut builder = self.open_index(&segment).is_err().then(|| SegmentBuilder::from_state(first, &state));
-            self.read(&segment, |Replayed { record, offset, length, .. }| {
+            self.read(&segment, |replayed| {
+                let record = replayed.record;
                 state.apply(record.seq, record.at, &record.event);
                 if let Some(builder) = &mut builder {
-                    builder.add(record, offset, length);
+                    builder.add(&replayed);
                 }
             })?;
             if let Some(builder) = builder {

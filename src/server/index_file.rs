@@ -1,7 +1,7 @@
 //! The index of a closed segment as a file beside the log: how it is written and read. `docs/eventlog.md` has the form.
 //!
 //! Whatever is read is checked: the first line and each entry and block by a CRC-32C, each place in the segment by the
-//! number of the event that stands there. What is wrong is never an answer, but a reason to make the file anew.
+//! number of the event that stands there, and its line by a CRC-32C. What is wrong is never an answer, but a reason to make the file anew.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::eventlog::{ClosedSegment, Hash, StorageFile, checked, is_checked};
 use crate::names::{GroupName, TransferId, UserName};
 
 /// The form that this program writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// Bytes of a list that are checked as one, with the check before them.
 const BLOCK_BYTES: usize = 4 << 10;
 /// Events in a block.
@@ -25,8 +25,10 @@ const BLOCK_EVENTS: usize = BLOCK_BYTES / 4 - 1;
 const KEY_BYTES: usize = 1 + 2 * UserName::BYTES_MAX;
 /// Bytes of an entry of the directory: the key, the place of the list, its length and a check.
 const ENTRY_BYTES: usize = KEY_BYTES + 12;
+/// Bytes of the place of an event: where its line begins, and the check of the line.
+const PLACE_BYTES: usize = 8;
 /// Places of events read at once.
-const PLACES_READ: u32 = 1 << 10;
+const PLACES_READ: u32 = 1 << 9;
 /// Bytes read at first to find the end of the first line.
 const HEADER_BYTES: usize = 8 << 10;
 /// The longest first line: it names the transfers that are open.
@@ -84,7 +86,10 @@ pub struct IndexFile<F> {
 
 /// The bytes of the index of a segment.
 pub fn encode(segment: &ClosedSegment, builder: &SegmentBuilder) -> Vec<u8> {
-    let mut body: Vec<u8> = builder.segment.offsets().flat_map(u32::to_le_bytes).collect();
+    // Behind the end of the last line there is nothing to be checked.
+    let checks = builder.checks.iter().copied().chain([0]);
+    let places = builder.segment.offsets().zip(checks).flat_map(|(offset, check)| [offset, check]);
+    let mut body: Vec<u8> = places.flat_map(u32::to_le_bytes).collect();
     let mut directory = Vec::new();
     let lists = lists(builder);
     for (key, events) in &lists {
@@ -244,6 +249,17 @@ pub struct Events<'a, F> {
     block: Option<(u32, Vec<u32>)>,
 }
 
+/// Where an event's line stands in its segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Where it begins, in bytes from the start of the file.
+    pub offset: u64,
+    /// How many bytes to read from there: the line with its line feed, and a commit that may stand behind it.
+    pub length: u32,
+    /// The CRC-32C of the line without its line feed.
+    pub check: u32,
+}
+
 /// Where the events stand in their segment, read some at a time.
 #[derive(Debug)]
 pub struct Places<'a, F> {
@@ -253,24 +269,28 @@ pub struct Places<'a, F> {
 }
 
 impl<F: StorageFile> Places<'_, F> {
-    /// Where an event stands, counted from the segment's first: the offset, and the bytes to be read from there.
+    /// Where an event stands, counted from the segment's first.
     ///
     /// # Errors
     /// The disk failed, or the place cannot be right.
-    pub fn get(&mut self, event: u32) -> Result<(u64, u32), IndexError> {
-        let has = |places: &Self| event >= places.first && (event - places.first + 2) as usize * 4 <= places.read.len();
+    pub fn get(&mut self, event: u32) -> Result<Place, IndexError> {
+        let has = |places: &Self| {
+            event >= places.first && (event - places.first + 2) as usize * PLACE_BYTES <= places.read.len()
+        };
         if !has(self) {
             let count = u32::try_from(self.file.header.last - self.file.header.first + 2).unwrap_or(u32::MAX);
             // Histories go backward, what is owed forward: both find some of the next ones.
             let first = event.saturating_sub(PLACES_READ / 2).min(count.saturating_sub(PLACES_READ));
-            self.read.resize(PLACES_READ.min(count) as usize * 4, 0);
+            self.read.resize(PLACES_READ.min(count) as usize * PLACE_BYTES, 0);
             self.first = first;
-            self.file.bytes.read(self.file.start + 4 * u64::from(first), &mut self.read)?;
+            self.file.bytes.read(self.file.start + PLACE_BYTES as u64 * u64::from(first), &mut self.read)?;
         }
-        let at = (event - self.first) as usize * 4;
-        let (offset, stop) = (read_u32(&self.read, at), read_u32(&self.read, at + 4));
+        let at = (event - self.first) as usize * PLACE_BYTES;
+        let (offset, stop) = (read_u32(&self.read, at), read_u32(&self.read, at + PLACE_BYTES));
         match stop.checked_sub(offset) {
-            Some(length) if length > 0 => Ok((u64::from(offset), length)),
+            Some(length) if length > 0 => {
+                Ok(Place { offset: u64::from(offset), length, check: read_u32(&self.read, at + 4) })
+            }
             _ => Err(IndexError::Damaged("its places do not rise")),
         }
     }

@@ -64,9 +64,10 @@ struct Fold<S: Storage, P> {
 }
 
 impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
-    fn event(&mut self, Replayed { record, offset, length, .. }: Replayed<'_>) {
+    fn event(&mut self, replayed: Replayed<'_>) {
+        let record = replayed.record;
         self.state.apply(record.seq, record.at, &record.event);
-        self.builder.add(record, offset, length);
+        self.builder.add(&replayed);
     }
 
     fn closed(&mut self, segment: &ClosedSegment) {

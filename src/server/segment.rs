@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
-use crate::chat::{Addressee, Event, Record, Seq, State};
+use crate::chat::{Addressee, Event, Seq, State};
+use crate::eventlog::Replayed;
 use crate::names::{GroupName, NameSet, TransferId, UserName};
 
 /// Where an event's line stands.
@@ -310,12 +311,14 @@ pub struct SegmentBuilder {
     pub segment: Segment,
     /// The transfers that are open, with who sends and who receives.
     pub transfers: BTreeMap<TransferId, (UserName, UserName)>,
+    /// The CRC-32C of each event's line.
+    pub checks: Vec<u32>,
 }
 
 impl SegmentBuilder {
     /// Begins with nothing.
     pub fn new(first: Seq, transfers: BTreeMap<TransferId, (UserName, UserName)>) -> Self {
-        Self { segment: Segment::new(first), transfers }
+        Self { segment: Segment::new(first), transfers, checks: Vec::new() }
     }
 
     /// Begins with the transfers that are open in a state.
@@ -325,7 +328,9 @@ impl SegmentBuilder {
     }
 
     /// Adds the next event.
-    pub fn add(&mut self, record: &Record, offset: u64, length: u32) {
+    pub fn add(&mut self, replayed: &Replayed<'_>) {
+        let Replayed { record, line, offset, length, .. } = *replayed;
+        self.checks.push(crc32c::crc32c(line));
         if let Event::TransferOffered { from, to, transfer, .. } = &record.event {
             self.transfers.insert(*transfer, (*from, *to));
         }

@@ -28,6 +28,10 @@ pub struct World {
     pub has_failed: bool,
     /// Whether closed segments stay with the hub until [`World::archive`].
     pub archivist_is_slow: bool,
+    /// Whether the hub is told of far more room than there is.
+    pub room_is_a_lie: bool,
+    /// What became durable: how many calls of the disk had been recorded by then, and the last event.
+    pub acknowledged: Vec<(usize, Seq)>,
     /// What the archive and the opening had to say.
     pub notices: Vec<String>,
     archive: Archive<MemoryDisk>,
@@ -81,16 +85,22 @@ impl World {
         Self::on_segments(disk, options, passed_ms, SEGMENT_BYTES_MAX)
     }
 
-    fn on_segments(disk: MemoryDisk, options: HubOptions, passed_ms: u64, segment_bytes: u64) -> Self {
+    pub fn on_segments(disk: MemoryDisk, options: HubOptions, passed_ms: u64, segment_bytes: u64) -> Self {
+        Self::start(disk, options, passed_ms, segment_bytes).unwrap()
+    }
+
+    /// A server started on what an earlier one left, or why that cannot be.
+    pub fn start(disk: MemoryDisk, options: HubOptions, passed_ms: u64, segment_bytes: u64) -> Result<Self, String> {
         let start = monotonic();
         let now = now(start, passed_ms);
-        let opened = server::open(disk.clone(), uuid::Uuid::nil(), now.at, |_, _| {}).unwrap();
-        let Opened { mut log, state, index, notices } = opened;
+        let opened = server::open(disk.clone(), uuid::Uuid::nil(), now.at, |_, _| {});
+        let Opened { mut log, state, index, notices } = opened.map_err(|error| error.to_string())?;
         log.set_segment_bytes_max(segment_bytes);
-        log.tend(now.tick).unwrap();
+        log.tend(now.tick).map_err(|error| error.to_string())?;
         let archive = Archive::new(ArchiveFiles::new(&disk, "reader").unwrap());
         let archivist = ArchiveFiles::new(&disk, "archivist").unwrap();
         let hub = Hub::new(options, policy(), state, index, log.root().to_string(), log.room_bytes(), now);
+        let disk_calls = disk.recorded();
         let mut world = Self {
             hub,
             disk,
@@ -99,6 +109,8 @@ impl World {
             reads_fail: false,
             has_failed: false,
             archivist_is_slow: false,
+            room_is_a_lie: false,
+            acknowledged: vec![(disk_calls, log.seq())],
             notices,
             archive,
             archivist,
@@ -111,7 +123,22 @@ impl World {
             clients: HashMap::new(),
         };
         world.settle();
-        world
+        Ok(world)
+    }
+
+    /// The server stops as an operator stops it. Gives the disk, and what became durable.
+    pub fn stop(mut self) -> (MemoryDisk, Vec<(usize, Seq)>) {
+        self.disk_is_slow = false;
+        self.sync();
+        self.hub.handle_stop(self.now());
+        self.settle();
+        self.log.close().unwrap();
+        (self.disk, self.acknowledged)
+    }
+
+    /// How long it has been running, in milliseconds.
+    pub fn passed_ms(&self) -> u64 {
+        self.passed_ms
     }
 
     /// The power is cut: what was not durable is gone, and another server starts.
@@ -264,11 +291,16 @@ impl World {
                 let root = done.root.to_string();
                 // Where segments are short there is hardly room before the next one is made ready.
                 self.has_failed |= self.log.tend(now.tick).is_err();
-                let room_bytes = self.log.room_bytes();
+                let room_bytes = self.room_bytes();
+                self.acknowledged.push((self.disk.recorded(), done.last));
                 self.hub.handle_durable(&done.lines, done.segment, done.offset, root, room_bytes, now);
             }
             Err(_) => self.has_failed = true,
         }
+    }
+
+    fn room_bytes(&self) -> u64 {
+        if self.room_is_a_lie { 1 << 40 } else { self.log.room_bytes() }
     }
 
     fn settle(&mut self) {
@@ -324,7 +356,7 @@ impl World {
             }
             Output::AskForRoom => {
                 self.has_failed |= self.log.tend(self.now().tick).is_err();
-                self.hub.handle_room(self.log.room_bytes(), self.now());
+                self.hub.handle_room(self.room_bytes(), self.now());
             }
             Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
         }

@@ -225,3 +225,18 @@ proptest! {
         prop_assert!(has_text(&disk, 9) && disk.content(REWRITTEN).is_none());
     }
 }
+
+#[test]
+fn an_erased_line_is_as_it_was_written_with_its_check_or_without() {
+    let line = encoded(&event(3), 3, at(3));
+    let leaf = Hash::of_leaf(&line);
+    let checked = String::from_utf8(erased(&line).unwrap()).unwrap();
+    let (fields, _) = checked.split_once(r#","check":"#).unwrap();
+    let plain = format!("{fields}}}");
+    for whole in [&checked, &plain] {
+        assert_eq!(Line::of(whole.as_bytes()), Line::Erased(leaf), "{whole}");
+    }
+    for changed in [checked.replace("han", "hun"), checked.replace("check", "chick"), plain.replace('}', r#","x":1}"#)] {
+        assert_eq!(Line::of(changed.as_bytes()), Line::Broken, "{changed}");
+    }
+}
