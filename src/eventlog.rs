@@ -18,6 +18,7 @@ mod proof;
 mod proof_file;
 mod reader;
 mod search;
+mod segment_files;
 pub mod snapshot;
 pub mod storage;
 #[cfg(test)]
@@ -30,7 +31,7 @@ pub use append::{AppendError, Batch, Durable, Log, SEGMENT_BYTES_MAX};
 pub use checkpoint::NoteKey;
 pub use closed::{ClosedSegment, read_closed, read_header};
 pub use erasure::{EraseError, Order};
-pub use format::{CommitLine, Head, SegmentLine, checked, is_checked, segment_name};
+pub use format::{CommitLine, Head, SegmentLine, checked, event_kind, is_checked, segment_name};
 pub use keyfile::{KeyError, make_key, read_bounded, read_key};
 pub use line_reader::LineReader;
 pub use log_tree::{LogTree, ProveError};

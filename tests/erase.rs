@@ -9,6 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use messenger::chat::Event;
+use messenger::eventlog::memory::MemoryDisk;
+use messenger::eventlog::{self, Batch, Hash, Storage as _, segment_name};
 use serde_json::Value;
 use server::{Client, PASSWORD, Server, run};
 
@@ -176,4 +179,92 @@ fn an_erased_line_that_no_erasure_names_is_damage() {
     assert_eq!(failed.status.code(), Some(7));
     let place = format!("event {plan}: the line is erased, and no erasure names it");
     assert!(err(&failed).contains(&place), "{failed:?}");
+}
+
+/// A log of three segments in which a message is erased by an order that is of this name and stands in this segment.
+fn erased_by(by: &str, order_first: bool) -> tempfile::TempDir {
+    let at = messenger::clock::wall();
+    let disk = MemoryDisk::default();
+    let mut log = eventlog::open(disk.clone(), uuid::Uuid::new_v4(), at, |_| {}).unwrap().log;
+    log.set_segment_bytes_max(400);
+    let (message, order) = if order_first { (2, 1) } else { (1, 2) };
+    let said = Event::Message {
+        from: "han".parse().unwrap(),
+        to: "leia".parse().unwrap(),
+        text: "the secret plan".parse().unwrap(),
+        origin: None,
+    };
+    let ordered = Event::Erasure { by: by.into(), reason: "asked for".into(), erased: vec![message] };
+    let line = |event: &Event, seq: u64| {
+        let mut line = Vec::new();
+        event.encode(seq, at, &mut line);
+        line
+    };
+    for seq in 1..=3 {
+        let event = match seq {
+            seq if seq == message => said.clone(),
+            seq if seq == order => ordered.clone(),
+            _ => Event::ServerStarted { version: "1".into() },
+        };
+        let lines = [&line(&event, seq)[..], b"\n"].concat();
+        log.append(Batch { lines, first: seq, last: seq, at }).unwrap();
+    }
+    log.close().unwrap();
+    let (from, to) = ("han".parse().unwrap(), messenger::chat::Addressee::User("leia".parse().unwrap()));
+    let leaf = Hash::of_leaf(&line(&said, message)).to_string();
+    let left = line(&Event::Erased { from, to, origin: None, leaf }, message);
+    let directory = tempfile::tempdir().unwrap();
+    for name in disk.list().unwrap() {
+        let mut content = disk.content(&name).unwrap();
+        if name == segment_name(message) {
+            let old = line(&said, message);
+            let place = memchr::memmem::find(&content, &old).unwrap();
+            content.splice(place..place + old.len(), left.iter().copied());
+        }
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn an_order_has_a_name_and_stands_behind_what_it_names() {
+    let verify = |directory: &tempfile::TempDir| run(&["replay", directory.path().to_str().unwrap(), "--verify"]);
+    let good = verify(&erased_by("admin", false));
+    assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
+    for (directory, seq) in [(erased_by(" ", false), 1), (erased_by("admin", true), 2)] {
+        let bad = verify(&directory);
+        assert_eq!(bad.status.code(), Some(7), "{bad:?}");
+        let place = format!("{}, line 2, event {seq}: the line is erased, and no erasure names it", segment_name(seq));
+        assert!(err(&bad).contains(&place), "{bad:?}");
+    }
+}
+
+#[test]
+fn of_one_segment_alone_it_is_said_that_its_orders_may_stand_elsewhere() {
+    let directory = erased_by("admin", false);
+    let done = run(&["replay", directory.path().join(segment_name(1)).to_str().unwrap(), "--verify"]);
+    assert!(
+        done.status.success() && err(&done).contains("of 1 erased lines the order is not in this segment"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_line_that_is_erased_in_the_segment_still_written_is_damage() {
+    let at = messenger::clock::wall();
+    let disk = MemoryDisk::default();
+    let mut log = eventlog::open(disk.clone(), uuid::Uuid::new_v4(), at, |_| {}).unwrap().log;
+    let said = format!(r#"{{"seq":1,"ts":"{at}","type":"message","from":"han","to":"leia","text":"plan"}}"#);
+    let ordered = format!(r#"{{"seq":2,"ts":"{at}","type":"erasure","by":"admin","reason":"asked","erased":[1]}}"#);
+    log.append(Batch { lines: format!("{said}\n{ordered}\n").into(), first: 1, last: 2, at }).unwrap();
+    log.close().unwrap();
+    let leaf = Hash::of_leaf(said.as_bytes());
+    let left = format!(r#"{{"seq":1,"ts":"{at}","type":"erased","from":"han","to":"leia","leaf":"{leaf}"}}"#);
+    let content = String::from_utf8(disk.content(&segment_name(1)).unwrap()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(segment_name(1)), content.replace(&said, &left)).unwrap();
+    fs::write(directory.path().join("HEAD"), disk.content("HEAD").unwrap()).unwrap();
+    let done = run(&["replay", directory.path().to_str().unwrap(), "--verify"]);
+    assert_eq!(done.status.code(), Some(7), "{done:?}");
+    assert!(err(&done).contains("line 2, event 1: the line is erased, in a segment that is still being"), "{done:?}");
 }

@@ -7,6 +7,7 @@
 //! ```
 //! `check` is the CRC-32C of the line's bytes before `,"check"`, which guards what no leaf of the tree covers.
 
+use memchr::memchr;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -203,19 +204,30 @@ pub fn is_frame(line: &[u8]) -> bool {
 
 /// The number and the time, as its 24 bytes, at the start of an event line.
 pub fn event_start(line: &[u8]) -> Option<(Seq, &[u8])> {
-    let rest = line.strip_prefix(br#"{"seq":"#)?;
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let seq = std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
-    let time = rest.get(digits..)?.strip_prefix(br#","ts":""#)?.get(..24)?;
-    Some((seq, time))
+    let (seq, rest) = behind_seq(line)?;
+    Some((seq, rest.get(..TIME_BYTES)?))
 }
 
 /// The type at the start of an event line.
 pub fn event_kind(line: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = behind_seq(line)?;
+    let rest = rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#)?;
+    rest.get(..memchr(b'"', rest)?)
+}
+
+/// The bytes of a time.
+const TIME_BYTES: usize = 24;
+
+/// The number of an event line, and what stands from its time on. Read for every line of a log: no more is done than must be.
+fn behind_seq(line: &[u8]) -> Option<(Seq, &[u8])> {
     let rest = line.strip_prefix(br#"{"seq":"#)?;
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let rest = rest.get(digits + br#","ts":""#.len() + 24..)?.strip_prefix(br#"","type":""#)?;
-    rest.get(..rest.iter().position(|byte| *byte == b'"')?)
+    let (mut seq, mut digits) = (0_u64, 0);
+    while let Some(byte @ b'0'..=b'9') = rest.get(digits) {
+        seq = seq.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        digits += 1;
+    }
+    let rest = rest.get(digits..)?.strip_prefix(br#","ts":""#)?;
+    (digits > 0).then_some((seq, rest))
 }
 
 /// The name of the segment's file that begins with an event.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::closed::ClosedSegment;
 use super::format::{SegmentLine, checked, is_checked};
-use super::reader::read_header;
+use super::segment_files::read_header;
 use super::storage::{ReadFile, SNAPSHOTS, list};
 use super::tree::Hash;
 use crate::chat::{Seq, State};

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{ReplayError, check_beginning, line};
+use super::{ReplayError, check_beginning};
 use crate::chat::state::Failures;
 use crate::chat::{Event, Seq, SessionId, State};
 use crate::clock::Timestamp;
-use crate::eventlog::{EventLine, LogReader};
+use crate::eventlog::{EventLine, LogReader, event_kind};
 use crate::names::{DeviceName, GroupName, UserName};
 
 /// A point in a log.
@@ -117,7 +117,7 @@ fn last_event(reader: &mut LogReader, point: Point) -> Result<Seq, ReplayError> 
 /// Whether an event is one of those that a [`StateAt`] does not depend on, by its bytes. (They count the commands of
 /// devices, which are not shown.)
 fn changes_nothing(event: &EventLine<'_>) -> bool {
-    matches!(line::kind(event.bytes), Some("message" | "group_message" | "erased"))
+    matches!(event_kind(event.bytes), Some(b"message" | b"group_message" | b"erased"))
 }
 
 impl StateAt {
