@@ -36,7 +36,7 @@ use random::Random;
 use recording::{Recording, SEGMENT_BYTES, by_image};
 
 /// States drawn where nobody asks for more.
-const STATES: u64 = 200_000;
+const STATES: u64 = 1_000_000;
 /// States drawn from one recording.
 const STATES_A_RECORDING: u64 = 5_000;
 /// How often a log is cut, goes on and is cut again.
@@ -135,7 +135,10 @@ impl<'a> Drawing<'a> {
             disk.set_faults(self.chain.faults);
             disk.start_recording();
             let Opened { mut log, .. } = self.open(&history, &disk, now, acknowledged)?;
-            let mut marks = vec![(0, acknowledged), (disk.recorded(), log.seq())];
+            let opened = disk.recorded();
+            let mut marks = vec![(0, acknowledged), (opened, log.seq())];
+            // What the opening has not found is gone from here on, and until here it was not.
+            let before = history.clone();
             history.cut(log.seq());
             log.set_segment_bytes_max(SEGMENT_BYTES);
             if self.chain.syncs_fail && self.random.one_in(2) {
@@ -166,6 +169,9 @@ impl<'a> Drawing<'a> {
             // What a failed sync has lost is seen by those who come after it.
             let call = if has_failed { images.len() - 1 } else { self.random.below(images.len()) };
             acknowledged = by_image(images.len(), &marks)[call];
+            if call + 1 < opened {
+                history = before;
+            }
             let is_killed = self.random.one_in(2);
             disk = if is_killed { images[call].after_kill() } else { self.cut(&images[call]) };
         }

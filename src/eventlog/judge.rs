@@ -94,7 +94,7 @@ pub enum Tail {
 }
 
 /// How much more has to be good before it is told of, in bytes.
-const TELL_EVERY_BYTES: u64 = 256 << 10;
+pub(super) const TELL_EVERY_BYTES: u64 = 256 << 10;
 
 /// Reads a segment line by line as long as all is right.
 ///

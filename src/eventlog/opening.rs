@@ -11,7 +11,7 @@ use super::append::Log;
 use super::closed::{ClosedSegment, Replay, check_link, read_links};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
-use super::judge::{Broken, Good, Tail, Walk, judge_tail, walk_telling};
+use super::judge::{Broken, Good, TELL_EVERY_BYTES, Tail, Walk, judge_tail, walk_telling};
 use super::storage::{LOCK, Storage, StorageFile};
 use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
@@ -187,17 +187,22 @@ pub fn open_after<S: Storage>(
     let Newest { first, file, bytes, header } = newest;
     segments.pop();
 
-    // The newest segment is judged on a thread of its own, while what it has found good is taken in here.
+    // The newest segment is judged on a thread of its own, while what it has found good is taken in here; one of which
+    // nothing is told before its end is judged first.
     let (good_ends, found_good) = mpsc::channel();
-    let (walk, taken_in) = thread::scope(|scope| {
-        let tell = move |end| {
-            // Whoever met an error in the meantime takes nothing more in.
-            let _ = good_ends.send(end);
-        };
-        let walking = scope.spawn(|| walk_telling(&bytes, tell));
-        let taken_in = take_in(&storage, &segments, &header, after, &bytes, &found_good, visitor);
-        (walking.join().expect("the judge does not panic"), taken_in)
-    });
+    let tell = move |end| {
+        // Whoever met an error in the meantime takes nothing more in.
+        let _ = good_ends.send(end);
+    };
+    let mut taking_in = || take_in(&storage, &segments, &header, after, &bytes, &found_good, visitor);
+    let (walk, taken_in) = match bytes.len() as u64 > TELL_EVERY_BYTES {
+        true => thread::scope(|scope| {
+            let walking = scope.spawn(|| walk_telling(&bytes, tell));
+            let taken_in = taking_in();
+            (walking.join().expect("the judge does not panic"), taken_in)
+        }),
+        false => (walk_telling(&bytes, tell), taking_in()),
+    };
     let walk = walk.map_err(|error| OpenError::Damage(Damage::of_header(first, &error)))?;
     check_head(first, &walk, head)?;
     let tail = judge_tail(&bytes, &walk);

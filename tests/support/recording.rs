@@ -13,8 +13,8 @@ use crate::random::Random;
 use crate::world::{self, World};
 
 /// Segments are closed at this length, so that a short run closes several.
-pub const SEGMENT_BYTES: u64 = 1 << 10;
-const STEPS: usize = 70;
+pub const SEGMENT_BYTES: u64 = 1_536;
+const STEPS: usize = 48;
 const USERS: [&str; 4] = ["han", "leia", "luke", "yoda"];
 const GROUPS: [&str; 2] = ["falcon", "jedi"];
 

@@ -183,6 +183,11 @@ fn an_erased_line_is_taken_only_as_it_is_written() {
         assert!(matches!(Line::of(changed.as_bytes()), Line::Broken | Line::Usual), "{changed}");
     }
     assert_eq!(Line::leaf_of(b"anything"), Some(Hash::of_leaf(b"anything")));
+    for bit in 0..line.len() * 8 {
+        let mut changed = line.clone().into_bytes();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(!matches!(Line::of(&changed), Line::Erased(_)), "{}", String::from_utf8_lossy(&changed));
+    }
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) struct StoredFile {
     changes: Vec<Change>,
     /// What a sync that failed was to make durable: no other one does, and it is lost with what is cached.
     forgotten: Vec<Change>,
+    /// Whether programs see what a failed sync has lost.
+    is_cache_ahead: bool,
     reserved_end: u64,
 }
 
@@ -174,23 +176,25 @@ impl StoredFile {
     }
 
     pub(super) fn sync(&mut self) {
-        if self.forgotten.is_empty() {
-            self.durable = Arc::clone(&self.bytes);
-            self.changes.clear();
-            return;
-        }
         self.forgotten.clear();
-        let durable = Arc::make_mut(&mut self.durable);
-        self.changes.drain(..).for_each(|change| change.apply(durable));
+        if self.is_cache_ahead {
+            let durable = Arc::make_mut(&mut self.durable);
+            self.changes.iter().for_each(|change| change.apply(durable));
+        } else {
+            self.durable = Arc::clone(&self.bytes);
+        }
+        self.changes.clear();
     }
 
     pub(super) fn fail_sync(&mut self) {
+        self.is_cache_ahead |= !self.changes.is_empty();
         self.forgotten.append(&mut self.changes);
     }
 
     /// What programs see comes from the disk again, but for what is still to be written.
     pub(super) fn forget_cached(&mut self) {
         self.forgotten.clear();
+        self.is_cache_ahead = false;
         self.bytes = Arc::clone(&self.durable);
         if !self.changes.is_empty() {
             let bytes = Arc::make_mut(&mut self.bytes);
@@ -213,6 +217,7 @@ impl StoredFile {
             changes.iter().for_each(|change| change.apply_in_part(durable, survives));
         }
         self.bytes = Arc::clone(&self.durable);
+        self.is_cache_ahead = false;
         self.reserved_end = self.reserved_end.max(self.bytes.len() as u64);
     }
 }
