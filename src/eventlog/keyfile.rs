@@ -1,15 +1,15 @@
 //! Small files beside a log: the key that signs its heads, made once and readable by its owner only; heads and proofs
 //! that people name.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::checkpoint::{NoteKey, SEED_BYTES, written_key};
-use super::storage::Place;
+use super::storage::{Place, make_directory};
 
 /// More than a key takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -96,9 +96,7 @@ fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
 /// Makes a key under another name first: a crash leaves a whole one or none.
 fn make(path: &Path, log: Uuid) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    if !directory.is_dir() {
-        DirBuilder::new().mode(0o700).create(directory)?;
-    }
+    make_directory(directory)?;
     let mut seed = [0; SEED_BYTES];
     getrandom::fill(&mut seed)?;
     let new = path.with_extension("new");

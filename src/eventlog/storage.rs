@@ -326,14 +326,17 @@ fn options() -> OpenOptions {
     options
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory, and those above it that are not there. A new name is durable only once the directory that holds it
+/// is.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // The new name is durable only once the directory that holds it is.
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => File::open(".")?.sync_all(),
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_directory(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
     }
+    File::open(parent)?.sync_all()
 }
