@@ -241,7 +241,8 @@ fn an_erased_line_is_as_it_was_written_with_its_check_or_without() {
     for whole in [&checked, &plain] {
         assert_eq!(Line::of(whole.as_bytes()), Line::Erased(leaf), "{whole}");
     }
-    for changed in [checked.replace("han", "hun"), checked.replace("check", "chick"), plain.replace('}', r#","x":1}"#)] {
+    for changed in [checked.replace("han", "hun"), checked.replace("check", "chick"), plain.replace('}', r#","x":1}"#)]
+    {
         assert_eq!(Line::of(changed.as_bytes()), Line::Broken, "{changed}");
     }
 }
