@@ -30,8 +30,8 @@ use history::History;
 use messenger::chat::Seq;
 use messenger::clock::Timestamp;
 use messenger::eventlog::memory::{DiskImage, Faults, MemoryDisk};
-use messenger::server::archive_files::ArchiveFiles;
 use messenger::server::Opened;
+use messenger::server::archive_files::ArchiveFiles;
 use random::Random;
 use recording::{Recording, SEGMENT_BYTES, by_image};
 
@@ -194,7 +194,7 @@ fn draw_all(states: u64, chain: ChainFaults) -> u64 {
     let work = || {
         while opened.load(Ordering::Relaxed) < states {
             let seed = only.unwrap_or_else(|| next_seed.fetch_add(1, Ordering::Relaxed));
-            let recording = Recording::make(seed, Faults::default(), seed % 2 == 0);
+            let recording = Recording::make(seed, Faults::default(), seed.is_multiple_of(2));
             let mut drawing = Drawing::new(&recording, seed, chain);
             while drawing.opened < STATES_A_RECORDING.min(states) {
                 let wrong = drawing.draw();
@@ -248,10 +248,9 @@ fn without_the_sync_of_names_acknowledged_events_are_lost_and_that_is_found() {
 
 #[test]
 fn without_the_syncs_behind_an_opening_acknowledged_events_are_lost_and_that_is_found() {
-    for faults in [
-        Faults { file_sync_lies: true, ..Faults::default() },
-        Faults { name_sync_lies: true, ..Faults::default() },
-    ] {
+    for faults in
+        [Faults { file_sync_lies: true, ..Faults::default() }, Faults { name_sync_lies: true, ..Faults::default() }]
+    {
         assert!(finds_loss(Faults::default(), ChainFaults { faults, syncs_fail: false }));
     }
 }

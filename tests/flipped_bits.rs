@@ -249,10 +249,13 @@ fn a_reader_that_checks_the_lines_alone_does_not_see_most_bits() {
             is_head_half_broken: false,
         };
         let mut seq = 0;
-        let mut names: Vec<PathBuf> = fs::read_dir(data.join("events")).unwrap().map(|file| file.unwrap().path()).collect();
+        let mut names: Vec<PathBuf> =
+            fs::read_dir(data.join("events")).unwrap().map(|file| file.unwrap().path()).collect();
         names.sort();
         for file in names.iter().filter(|file| file.extension().is_some()) {
-            for line in fs::read(file).unwrap().split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"seq\":")) {
+            for line in
+                fs::read(file).unwrap().split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"seq\":"))
+            {
                 seq += 1;
                 if Event::decode(line).map(|record| record.seq).ok() != Some(seq) {
                     return Err(VerifyError::Lost { from: seq, to: 7 });
@@ -322,7 +325,8 @@ fn a_real_server_on_a_flipped_bit_of_any_of_its_files_goes_on_or_names_the_file(
     assert!(server.stop().success());
 
     let data = server.data();
-    let kinds = ["events/HEAD", ".jsonl", ".idx", "snapshots/", "keys/checkpoint", "messagelog.txt", "jedi_messagelog.txt"];
+    let kinds =
+        ["events/HEAD", ".jsonl", ".idx", "snapshots/", "keys/checkpoint", "messagelog.txt", "jedi_messagelog.txt"];
     let files = files_below(&data);
     assert!(kinds.iter().all(|kind| files.iter().any(|file| file.to_str().unwrap().contains(kind))), "{files:?}");
     let mut random = Random::new(3);

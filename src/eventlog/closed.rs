@@ -203,11 +203,7 @@ impl Replay {
         Ok(())
     }
 
-    fn read_chunks(
-        &mut self,
-        file: &impl StorageFile,
-        each: &mut impl FnMut(Replayed<'_>),
-    ) -> Result<(), OpenError> {
+    fn read_chunks(&mut self, file: &impl StorageFile, each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
         // A byte more than there are to be read shows the end.
         let length = usize::try_from(file.length().map_err(disk(self.segment))?).unwrap_or(usize::MAX);
         let mut buffer = vec![0; length.saturating_add(1).min(CHUNK_BYTES)];

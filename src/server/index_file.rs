@@ -274,7 +274,9 @@ impl<F: StorageFile> Places<'_, F> {
     /// # Errors
     /// The disk failed, or the place cannot be right.
     pub fn get(&mut self, event: u32) -> Result<Place, IndexError> {
-        let has = |places: &Self| event >= places.first && (event - places.first + 2) as usize * PLACE_BYTES <= places.read.len();
+        let has = |places: &Self| {
+            event >= places.first && (event - places.first + 2) as usize * PLACE_BYTES <= places.read.len()
+        };
         if !has(self) {
             let count = u32::try_from(self.file.header.last - self.file.header.first + 2).unwrap_or(u32::MAX);
             // Histories go backward, what is owed forward: both find some of the next ones.

@@ -38,7 +38,8 @@ impl Erasure {
         let Recording { history: before, disk, now, .. } = Recording::make(seed, Faults::default(), true);
         disk.cut_power(|| true);
         let mut random = Random::new(seed);
-        let messages: Vec<(Seq, String)> = (1..=before.last()).filter_map(|seq| Some((seq, text(&before, seq)?))).collect();
+        let messages: Vec<(Seq, String)> =
+            (1..=before.last()).filter_map(|seq| Some((seq, text(&before, seq)?))).collect();
         let chosen: Vec<&(Seq, String)> = (0..random.below(4) + 1).map(|_| random.pick(&messages)).collect();
         let seqs = chosen.iter().map(|(seq, _)| *seq).collect();
         let texts: Vec<String> = chosen.iter().map(|(_, text)| text.clone()).collect();
@@ -97,7 +98,9 @@ impl Erasure {
 /// The text of a message; each has a number of its own.
 fn text(history: &History, seq: Seq) -> Option<String> {
     match Event::decode(history.line(seq).trim_ascii_end()).unwrap().event {
-        Event::Message { text, .. } | Event::GroupMessage { text, .. } => Some(format!("{} ", text.as_str().trim_end())),
+        Event::Message { text, .. } | Event::GroupMessage { text, .. } => {
+            Some(format!("{} ", text.as_str().trim_end()))
+        }
         _ => None,
     }
 }
@@ -118,7 +121,8 @@ fn holds(disk: &MemoryDisk, text: &str) -> bool {
 
 fn event_lines(disk: &MemoryDisk) -> String {
     let segments = eventlog::segments(disk).unwrap();
-    let text = segments.into_iter().map(|first| String::from_utf8(disk.content(&segment_name(first)).unwrap()).unwrap());
+    let text =
+        segments.into_iter().map(|first| String::from_utf8(disk.content(&segment_name(first)).unwrap()).unwrap());
     text.collect::<String>().split_inclusive('\n').filter(|line| line.starts_with("{\"seq\":")).collect()
 }
 
