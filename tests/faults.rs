@@ -194,7 +194,7 @@ fn draw_all(states: u64, chain: ChainFaults) -> u64 {
     let work = || {
         while opened.load(Ordering::Relaxed) < states {
             let seed = only.unwrap_or_else(|| next_seed.fetch_add(1, Ordering::Relaxed));
-            let recording = Recording::make(seed, Faults::default(), seed % 2 == 0);
+            let recording = Recording::make(seed, Faults::default(), seed.is_multiple_of(2));
             let mut drawing = Drawing::new(&recording, seed, chain);
             while drawing.opened < STATES_A_RECORDING.min(states) {
                 let wrong = drawing.draw();

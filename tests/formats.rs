@@ -36,17 +36,17 @@ fn open(data: &TempDir) -> Opened<Disk> {
 /// Checks the state at the end of the log of format 1.
 fn check_end_of_format_1(state: &State) {
     assert_eq!((state.seq, state.at.to_string()), (40, "2026-11-27T03:32:26.050Z".to_owned()));
-    let names: Vec<&str> = state.users.keys().map(|user| user.as_str()).collect();
-    assert!(["han", "leia", "luke", "yoda"].iter().all(|name| names.contains(name)), "{names:?}");
+    let names: Vec<&str> = state.users.keys().map(UserName::as_str).collect();
+    assert!(["han", "leia", "luke"].iter().all(|name| names.contains(name)), "{names:?}");
     let user = |name: &str| &state.users[&name.parse::<UserName>().unwrap()];
     let sent: Vec<(&str, u64)> = user("han").devices.iter().map(|device| (device.name.as_str(), device.sent)).collect();
     assert_eq!(sent, [("laptop", 5)]);
     assert_eq!(user("han").keys[0].1, "aa11");
     assert!(state.users.values().all(|user| user.sessions.is_empty()));
-    let blocked_until = user("yoda").failures.blocked_until.unwrap();
+    let blocked_until = state.strangers[&"yoda".parse::<UserName>().unwrap()].blocked_until.unwrap();
     assert_eq!(blocked_until.to_string(), "2026-11-27T03:32:35.709Z");
     let falcon = &state.groups[&"falcon".parse::<GroupName>().unwrap()];
-    let mut joined: Vec<&str> = falcon.joined.keys().map(|user| user.as_str()).collect();
+    let mut joined: Vec<&str> = falcon.joined.keys().map(UserName::as_str).collect();
     joined.sort_unstable();
     assert_eq!((falcon.creator.as_str(), joined), ("han", vec!["han", "leia"]));
     assert!(falcon.past.contains_key(&"luke".parse::<UserName>().unwrap()));
