@@ -1,7 +1,7 @@
 //! Many clients, a server and a disk in one thread, driven by a seed: connections break, the power is cut between any two
 //! calls of the disk and again while the next server starts, syncs fail, the disk fills up and empties. Against a shadow
-//! model: whatever was
-//! acknowledged is in the log, once and in order, and every client got what it was owed, once and in order.
+//! model: whatever was acknowledged is in the log, once and in order, and every client got what it was owed, once and in
+//! order.
 //!
 //! A failure names its seed: `SIMULATION_SEED=7 cargo test --test simulation` runs that one alone.
 
