@@ -28,6 +28,7 @@ pub fn state(data: &Path, moments: u64) -> anyhow::Result<u64> {
     let last = reader.end();
     let mut took = Histogram::<u64>::new(3)?;
     let mut longest = (0, 0);
+    let cpu = cpu_seconds()?;
     for number in 1..=moments {
         let seq = 1 + (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % last;
         let at = if number % 2 == 0 { seq.to_string() } else { time(&mut reader, seq)? };
@@ -42,10 +43,11 @@ pub fn state(data: &Path, moments: u64) -> anyhow::Result<u64> {
     }
     let ms = |micros: u64| micros as f64 / 1e3;
     println!(
-        "the state at {moments} moments: p50 {:.1} ms, max {:.1} ms (event {}); load {}",
+        "the state at {moments} moments: p50 {:.1} ms, max {:.1} ms (event {}); CPU {:.1} ms each; load {}",
         ms(took.value_at_quantile(0.5)),
         ms(longest.0),
         longest.1,
+        (cpu_seconds()? - cpu) * 1e3 / moments as f64,
         load()
     );
     Ok(moments)
@@ -87,18 +89,24 @@ pub fn compare(data: &Path) -> anyhow::Result<u64> {
     let mut seconds = vec![Vec::new(); rows.len()];
     for _ in 0..ROUNDS {
         for (took, (_, (_, command))) in seconds.iter_mut().zip(&rows) {
-            let start = Instant::now();
+            let (start, cpu) = (Instant::now(), cpu_seconds()?);
             run(command)?;
-            took.push(start.elapsed().as_secs_f64());
+            took.push((start.elapsed().as_secs_f64(), cpu_seconds()? - cpu));
         }
     }
     let (found, grepped) = (run(&rows[2].1.1)?, run(&rows[3].1.1)?);
     ensure!(found == grepped && !found.is_empty(), "replay finds other lines than grep");
     println!("{last} events; each {ROUNDS} times in turn; load {}\n", load());
-    println!("| work | command | seconds |\n| --- | --- | --- |");
-    for (took, (work, (shown, _))) in seconds.iter_mut().zip(&rows) {
-        took.sort_unstable_by(f64::total_cmp);
-        println!("| {work} | `{}` | {:.3} to {:.3} |", shown.trim_end_matches("; true"), took[0], took[ROUNDS - 1]);
+    println!("| work | command | seconds | CPU, s |\n| --- | --- | --- | --- |");
+    for (took, (work, (shown, _))) in seconds.iter().zip(&rows) {
+        let range = |values: Vec<f64>, digits: usize| {
+            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = values.iter().copied().fold(0.0, f64::max);
+            format!("{least:.digits$} to {most:.digits$}")
+        };
+        let (wall, cpu) = took.iter().copied().unzip();
+        let shown = shown.trim_end_matches("; true");
+        println!("| {work} | `{shown}` | {} | {} |", range(wall, 3), range(cpu, 2));
     }
     Ok(last)
 }
@@ -196,6 +204,17 @@ fn write_until(
         due += pause;
     }
     Ok(committed)
+}
+
+/// CPU time of all processes that were started and have ended, to a hundredth of a second.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // proc_pid_stat(5): fields 16 and 17 are the ticks of children, user and system; the name before may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 =
+        fields.get(13..15).context("stat has its fields")?.iter().flat_map(|ticks| ticks.parse::<u64>()).sum();
+    Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// How busy the machine is, as the system has it for the last minute.
