@@ -181,6 +181,23 @@ impl World {
         self.run_until("the relay breaks", |world| world.relays.last().is_some_and(Relay::is_broken));
     }
 
+    /// Begins a transfer through a relay, which breaks once a condition holds.
+    pub fn break_once(
+        &mut self,
+        transfer: TransferId,
+        [from, to]: [usize; 2],
+        path: &Path,
+        what: &str,
+        mut holds: impl FnMut() -> bool,
+    ) {
+        let addresses = self.relay(from, to, Damage::default());
+        self.introduce_by(transfer, from, to, path, addresses);
+        self.run_until(what, |_| holds());
+        if let Some(relay) = self.relays.last_mut() {
+            relay.damage.breaks_after_bytes = 1;
+        }
+    }
+
     /// Lets everything pass the last relay again.
     pub fn mend(&mut self) {
         if let Some(relay) = self.relays.last_mut() {
