@@ -175,9 +175,7 @@ fn with_fields(line: &mut Vec<u8>, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
 fn apply(change: &Change, line: &mut Vec<u8>) {
     let length = line.len().max(1);
     match change {
-        Change::SetByte(place, byte) => {
-            line.iter_mut().nth(place.index(length)).into_iter().for_each(|old| *old = *byte)
-        }
+        Change::SetByte(place, byte) => line.get_mut(place.index(length)).into_iter().for_each(|old| *old = *byte),
         Change::InsertByte(place, byte) => line.insert(place.index(line.len() + 1), *byte),
         Change::DropByte(place) if !line.is_empty() => drop(line.remove(place.index(length))),
         Change::SwapBytes(place) if line.len() > 1 => {
