@@ -8,7 +8,6 @@ use messenger::clock;
 use crate::connections::{Connections, PATIENCE, ensure_open};
 use crate::dialect::messenger::Messenger;
 use crate::dialect::{Incoming, Recipient};
-use crate::driver::REQUESTS_UNDER_WAY;
 use crate::report::Figures;
 use crate::sessions::{cpu_seconds, note_live};
 use crate::subject::Server;
@@ -26,7 +25,7 @@ pub fn catch_up(server: &Server, users: usize, messages: u64, bytes: usize) -> a
     let texts = Texts::new(bytes)?;
     let mut seen = vec![None; 2 * users];
     let mut clients = Connections::new(Box::new(Messenger::default()))?;
-    clients.log_in(address, 0..2 * users, REQUESTS_UNDER_WAY, &mut note_live(&mut seen))?;
+    clients.log_in(address, 0..2 * users, server.subject.logins_under_way(), &mut note_live(&mut seen))?;
     clients.settle()?;
     (0..users).for_each(|user| clients.close(2 * user + 1));
     write_to_absent(&mut clients, users, messages, &texts)?;

@@ -1,6 +1,5 @@
 //! Messages: sends at a pace and checks whatever comes, each sender's in its order and none twice.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -9,10 +8,11 @@ use messenger::clock;
 
 use crate::connections::{Connections, PATIENCE, ensure_open, only_open};
 use crate::dialect::{Dialect, Incoming, Recipient};
+use crate::subject::Server;
 use crate::text::Texts;
 
-/// Logins, and other requests before the run, that are under way at once.
-pub const REQUESTS_UNDER_WAY: usize = 256;
+/// Requests before the run that are under way at once.
+const REQUESTS_UNDER_WAY: usize = 256;
 
 /// When a sender sends.
 #[derive(Debug, Clone, Copy)]
@@ -228,16 +228,12 @@ pub struct Driver {
 
 impl Driver {
     /// Logs everybody in and makes the group, if there is one.
-    pub fn new(
-        address: SocketAddr,
-        dialect: Box<dyn Dialect>,
-        shape: Shape,
-        bytes: usize,
-        pace: Pace,
-    ) -> anyhow::Result<Self> {
+    pub fn new(server: &Server, shape: Shape, bytes: usize, pace: Pace) -> anyhow::Result<Self> {
+        let dialect = server.subject.dialect(shape, bytes);
         let traffic = Traffic::new(shape, Texts::new(bytes)?, &*dialect)?;
         let mut connections = Connections::new(dialect)?;
-        connections.log_in(address, 0..shape.clients(), REQUESTS_UNDER_WAY, &mut only_open)?;
+        let under_way = server.subject.logins_under_way();
+        connections.log_in(server.process.address, 0..shape.clients(), under_way, &mut only_open)?;
         match shape {
             Shape::Pairs { pairs, .. } => {
                 let receivers = (0..pairs).map(|pair| 2 * pair + 1);

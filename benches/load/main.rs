@@ -5,6 +5,7 @@
 //! on one core, and drives it from another. `--help` lists the works.
 
 mod catchup;
+mod compare;
 mod configuration;
 mod connections;
 mod dialect;
@@ -12,6 +13,8 @@ mod driver;
 mod forwarder;
 #[path = "../log/generate.rs"]
 mod generate;
+mod growth;
+mod plan;
 mod process;
 mod report;
 mod sessions;
@@ -26,6 +29,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use plan::Section;
 use subject::Subject;
 use works::{Settings, Work};
 
@@ -62,6 +66,27 @@ struct Arguments {
 enum Task {
     #[command(flatten)]
     Work(Work),
+    /// All works for all servers, in turn; medians, as tables in Markdown.
+    All {
+        /// How often all is done.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Only these works.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only these servers; ratios are to the first.
+        #[arg(long, value_delimiter = ',')]
+        servers: Vec<Subject>,
+    },
+    /// Series that show how the cost of our own server grows: connections, groups, logs, texts.
+    Growth {
+        /// How often all is done.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// Only these series.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
     /// The bare forwarder, as the server `raw`.
     #[command(hide = true)]
     Forward {
@@ -100,7 +125,24 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 writeln!(out, "{}", figures.to_json())?;
             }
         }
+        Task::All { rounds, only, servers } => {
+            let sections = wanted(compare::sections(servers, &settings), only)?;
+            plan::run(&sections, *rounds, arguments.json, &mut out)?;
+        }
+        Task::Growth { rounds, only } => {
+            let sections = wanted(growth::sections(&settings), only)?;
+            plan::run(&sections, *rounds, arguments.json, &mut out)?;
+        }
         Task::Forward { .. } => {}
     }
     Ok(())
+}
+
+/// The sections that were asked for by name; all, if none was.
+fn wanted(sections: Vec<Section>, only: &[String]) -> anyhow::Result<Vec<Section>> {
+    let names: Vec<&str> = sections.iter().map(|section| section.name).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        anyhow::bail!("there is no work {unknown:?} here: --only takes {}", names.join(", "));
+    }
+    Ok(sections.into_iter().filter(|section| only.is_empty() || only.iter().any(|name| name == section.name)).collect())
 }

@@ -9,7 +9,7 @@ use messenger::clock;
 use crate::connections::{Connections, PATIENCE, ensure_open, only_open};
 use crate::dialect::messenger::Messenger;
 use crate::dialect::{Dialect, Incoming};
-use crate::driver::{self, REQUESTS_UNDER_WAY, Shape, micros};
+use crate::driver::{self, Shape, micros};
 use crate::process::{Usage, own_usage};
 use crate::report::Figures;
 use crate::subject::{Server, Subject};
@@ -32,7 +32,8 @@ pub fn idle(server: &Server, connections: usize, watchers: usize, duration: Dura
     let mut clients = Connections::new(dialect)?;
     let empty = server.process.usage()?;
     let generator = own_usage()?;
-    let took = clients.log_in(server.process.address, 0..connections, REQUESTS_UNDER_WAY, &mut only_open)?;
+    let took =
+        clients.log_in(server.process.address, 0..connections, server.subject.logins_under_way(), &mut only_open)?;
     let took = took.as_secs_f64();
     clients.settle()?;
     let full = server.process.usage()?;
@@ -62,7 +63,7 @@ pub fn storm(server: Server, connections: usize) -> anyhow::Result<Figures> {
     let address = server.process.address;
     let mut seen = vec![None; connections];
     let mut clients = Connections::new(Box::new(Messenger::default()))?;
-    clients.log_in(address, 0..connections, REQUESTS_UNDER_WAY, &mut note_live(&mut seen))?;
+    clients.log_in(address, 0..connections, server.subject.logins_under_way(), &mut note_live(&mut seen))?;
     clients.settle()?;
 
     let stopped = clock::monotonic();
@@ -130,7 +131,7 @@ pub fn note_live(seen: &mut [Option<u64>]) -> impl FnMut(usize, Instant, Incomin
 pub fn join(server: &Server, members: usize) -> anyhow::Result<Figures> {
     let shape = Shape::Group { members, writers: 1 };
     let mut clients = Connections::new(server.subject.dialect(shape, 0))?;
-    clients.log_in(server.process.address, 0..members, REQUESTS_UNDER_WAY, &mut only_open)?;
+    clients.log_in(server.process.address, 0..members, server.subject.logins_under_way(), &mut only_open)?;
     clients.settle()?;
     let before = server.process.usage()?;
     let start = clock::monotonic();

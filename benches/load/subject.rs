@@ -174,6 +174,15 @@ impl Subject {
         })
     }
 
+    /// How many clients may log in at once without being dropped by a short queue of the listening socket: it costs
+    /// seconds until their system tries again.
+    pub fn logins_under_way(self) -> usize {
+        match self {
+            Self::Ngircd => 8,
+            _ => 256,
+        }
+    }
+
     /// What its clients speak.
     pub fn dialect(self, shape: Shape, text_bytes: usize) -> Box<dyn Dialect> {
         match self {

@@ -149,8 +149,7 @@ impl Work {
 }
 
 fn messages(server: &Server, shape: Shape, pace: Pace, settings: &Settings) -> anyhow::Result<Figures> {
-    let dialect = server.subject.dialect(shape, settings.bytes);
-    let driver = Driver::new(server.process.address, dialect, shape, settings.bytes, pace)?;
+    let driver = Driver::new(server, shape, settings.bytes, pace)?;
     let before = (server.process.usage()?, own_usage()?);
     let outcome = driver.run(settings.duration)?;
     let after = (server.process.usage()?, own_usage()?);
