@@ -284,18 +284,19 @@ impl EventLoop {
         }
     }
 
-    /// Reads each socket that may have something, once.
+    /// Reads each socket that may have something, once. When too much waits for the disk those not read yet keep their
+    /// places.
     fn read_ready(&mut self, now: Now) {
-        if self.hub.is_overloaded() {
-            return;
-        }
-        for key in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready).into_iter();
+        while !self.hub.is_overloaded() {
+            let Some(key) = ready.next() else { break };
             let Some(socket) = self.socket_mut(key) else { continue };
             socket.is_queued = false;
             if self.hub.wants_bytes(key) {
                 self.read(key, now);
             }
         }
+        self.ready.splice(..0, ready);
     }
 
     fn read(&mut self, key: ConnectionKey, now: Now) {
