@@ -323,3 +323,18 @@ fn a_client_that_was_not_read_because_much_waited_for_the_disk_is_read_later() {
         (0..4).for_each(|_| assert_eq!(writer.frame_of("ok")["to"], "leia"));
     }
 }
+
+#[test]
+fn all_clients_find_a_place_that_come_while_the_server_is_busy() {
+    let server = Server::start();
+    // The system may allow fewer than the server asks for.
+    let allowed =
+        std::fs::read_to_string("/proc/sys/net/core/somaxconn").map_or(128, |text| text.trim().parse().unwrap());
+    server.signal(Signal::STOP);
+    let clients: Vec<_> = (0..600.min(allowed)).map(|_| server.connect()).collect();
+    server.signal(Signal::CONT);
+    for mut client in clients {
+        client.send("/groups");
+        assert_eq!(client.line(), "Please login");
+    }
+}

@@ -32,6 +32,8 @@ const RELOAD: Token = Token(3);
 /// Tokens of connections are their place in the hub's table and this.
 const FIRST_CONNECTION: usize = 16;
 
+/// Connections that wait to be accepted, above which the system drops them; it may allow fewer (`net.core.somaxconn`).
+const CONNECTIONS_WAITING_MAX: i32 = 4_096;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
 /// How long no connection is accepted after the machine refused one, for want of files or memory.
@@ -117,7 +119,11 @@ pub struct EventLoop {
 /// # Errors
 /// The address is not of this machine, or taken.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
+    let listener = TcpListener::bind(address)?;
+    // mio lets 128 wait, and all clients of a server that was restarted come at once: whoever finds no place is dropped
+    // by the system, and tries again after seconds.
+    rustix::net::listen(&listener, CONNECTIONS_WAITING_MAX)?;
+    Ok(listener)
 }
 
 impl EventLoop {
