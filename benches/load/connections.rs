@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use messenger::clock;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::dialect::{Dialect, Incoming};
 
@@ -16,10 +16,14 @@ use crate::dialect::{Dialect, Incoming};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Silence after which nothing more is on its way.
 const SETTLED: Duration = Duration::from_millis(300);
+/// Requests that are sent before what has come is looked at.
+const REQUESTS_A_TURN: usize = 64;
 /// Bytes asked of a socket at once.
 const READ_BYTES: usize = 256 << 10;
-/// Clients whose sockets have one source address: a port each, of the 28,232 that Linux gives out by default.
-const CLIENTS_AN_ADDRESS: usize = 20_000;
+/// Clients that have one source address, with a port each.
+const CLIENTS_AN_ADDRESS: usize = 10_000;
+/// The first of their ports.
+const FIRST_PORT: u16 = 10_000;
 
 /// What is done with each incoming message: of which client, when it was read, what it is.
 pub type Handler<'a> = dyn FnMut(usize, Instant, Incoming<'_>) -> anyhow::Result<()> + 'a;
@@ -38,6 +42,8 @@ pub struct Connections {
     events: Events,
     list: Vec<Connection>,
     pub dialect: Box<dyn Dialect>,
+    /// How many addresses of 127.0.0.0/8 are passed over, because earlier connections have used up their ports.
+    pub addresses_passed: u32,
     buffer: Vec<u8>,
 }
 
@@ -48,6 +54,7 @@ impl Connections {
             events: Events::with_capacity(1_024),
             list: Vec::new(),
             dialect,
+            addresses_passed: 0,
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -67,8 +74,10 @@ impl Connections {
         let all = clients.len();
         self.each_answered(clients, all, under_way, told, |connections, client| {
             connections.connect(address, client)?;
-            connections.list[client].out = connections.dialect.login(client);
-            // What is written before the connection is made waits for it: the poll tells.
+            let login = connections.dialect.login(client);
+            connections.out(client).extend_from_slice(&login);
+            // Over loopback it is often connected already; if not, the poll tells when.
+            connections.flush(client)?;
             Ok(())
         })?;
         Ok(clock::monotonic() - start)
@@ -98,14 +107,15 @@ impl Connections {
         let (mut sent, mut answered) = (0, 0);
         let mut last_progress = clock::monotonic();
         while answered < all {
-            while sent - answered < under_way
-                && let Some(request) = requests.next()
-            {
+            for _ in 0..(under_way - (sent - answered)).min(REQUESTS_A_TURN) {
+                let Some(request) = requests.next() else { break };
                 send(self, request)?;
                 sent += 1;
             }
             let before = answered;
-            self.turn(Duration::from_millis(100), &mut |client, at, incoming| {
+            let can_send_more = sent < all && sent - answered < under_way;
+            let patience = if can_send_more { Duration::ZERO } else { Duration::from_millis(100) };
+            self.turn(patience, &mut |client, at, incoming| {
                 if incoming == Incoming::Answer {
                     answered += 1;
                 }
@@ -144,11 +154,10 @@ impl Connections {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
             .context("no socket can be made: the limit of open files (ulimit -n)?")?;
-        let block = u32::try_from(client / CLIENTS_AN_ADDRESS)?;
-        if block > 0 {
-            let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + block);
-            rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
-        }
+        // Linux gives out 28,232 ports and searches long for the last ones. So each gets its own, of an address in
+        // 127.0.0.0/8 that is this process's own.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &source(self.addresses_passed, client)?).context("binding a client's address")?;
         match rustix::net::connect(&socket, &address) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error).context("connecting to the server"),
@@ -269,6 +278,17 @@ impl Connections {
         }
         Ok(())
     }
+}
+
+/// The address of a client of this process.
+fn source(addresses_passed: u32, client: usize) -> anyhow::Result<SocketAddrV4> {
+    const ADDRESSES_A_PROCESS: u32 = 256;
+    let process = 1 + std::process::id() % 60_000;
+    let block = 1 + addresses_passed + u32::try_from(client / CLIENTS_AN_ADDRESS)?;
+    ensure!(block < ADDRESSES_A_PROCESS, "so many clients have no addresses");
+    let address = Ipv4Addr::new(127, 0, 0, 0).to_bits() + process * ADDRESSES_A_PROCESS + block;
+    let port = FIRST_PORT + u16::try_from(client % CLIENTS_AN_ADDRESS)?;
+    Ok(SocketAddrV4::new(Ipv4Addr::from_bits(address), port))
 }
 
 /// A handler for works in which nothing counts but that no connection ends.
