@@ -303,3 +303,38 @@ fn everything_that_waited_comes_at_once_to_who_logs_in() {
     }
     assert_eq!(leia.frame()["type"], "live");
 }
+
+#[test]
+fn a_client_that_was_not_read_because_much_waited_for_the_disk_is_read_later() {
+    let server = Server::start();
+    let mut writers: Vec<_> = (0..16).map(|number| server.login(["yoda", "obiwan"][number % 2])).collect();
+    let mut han = server.login("han");
+    // In the log a DEL takes six bytes: what is read of eleven such clients fills a batch.
+    let message = json!({"type": "command", "text": format!("/msgto leia {}", "\x7f".repeat(16_000))}).to_string();
+    // All of them have something to be read in one turn, han last.
+    server.signal(Signal::STOP);
+    for writer in &mut writers {
+        writer.send_bytes(format!("{message}\n").repeat(4).as_bytes());
+    }
+    han.send(r#"{"type":"command","text":"/groups"}"#);
+    server.signal(Signal::CONT);
+    assert_eq!(han.frame_of("ok")["command"], "groups");
+    for writer in &mut writers {
+        (0..4).for_each(|_| assert_eq!(writer.frame_of("ok")["to"], "leia"));
+    }
+}
+
+#[test]
+fn all_clients_find_a_place_that_come_while_the_server_is_busy() {
+    let server = Server::start();
+    // The system may allow fewer than the server asks for.
+    let allowed =
+        std::fs::read_to_string("/proc/sys/net/core/somaxconn").map_or(128, |text| text.trim().parse().unwrap());
+    server.signal(Signal::STOP);
+    let clients: Vec<_> = (0..600.min(allowed)).map(|_| server.connect()).collect();
+    server.signal(Signal::CONT);
+    for mut client in clients {
+        client.send("/groups");
+        assert_eq!(client.line(), "Please login");
+    }
+}

@@ -1,35 +1,59 @@
-//! The load generator: real sockets, every delivery checked for count, order and content; throughput, latency and the
-//! server's CPU time, as a table and as JSON.
+//! The load generator: real sockets, every delivery checked for count, order and content; throughput, latency, CPU time
+//! and memory of the server, as a table and as JSON; of our own server and, for comparison, of others.
 //!
-//! `cargo bench --bench load -- direct --seconds 10` starts a server of its own on a free port with a log in a fresh
-//! directory, on one core, and drives it from another. `--help` lists the works.
+//! `cargo bench --bench load -- direct --seconds 10` starts a server on a free port with its files in a fresh directory,
+//! on one core, and drives it from another. `--help` lists the works.
 
+mod catchup;
+mod compare;
+mod configuration;
+mod connections;
+mod dialect;
 mod driver;
+mod forwarder;
+#[path = "../log/generate.rs"]
+mod generate;
+mod growth;
+mod plan;
+mod process;
 mod report;
-mod server;
+mod sessions;
+mod subject;
+mod text;
+mod works;
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use driver::{Driver, Pace};
+use plan::Section;
+use subject::Subject;
+use works::{Settings, Work};
 
-/// Drives a messenger server and checks every delivery.
+/// Drives a server and checks every delivery.
 #[derive(Debug, Parser)]
 #[command(name = "load")]
 struct Arguments {
     #[command(subcommand)]
-    work: Work,
-    /// How long messages are sent, in seconds.
+    task: Task,
+    /// Which server.
+    #[arg(long, value_enum, default_value = "messenger", global = true)]
+    server: Subject,
+    /// How long messages are sent, or idle connections looked at, in seconds.
     #[arg(long, default_value_t = 10, global = true)]
     seconds: u64,
     /// The bytes of each message's text.
     #[arg(long, default_value_t = 100, global = true)]
     bytes: usize,
-    /// Where the server keeps its log: a directory on a real disk.
+    /// Where servers keep their files: a directory on a real disk.
     #[arg(long, global = true)]
-    data: Option<std::path::PathBuf>,
+    data: Option<PathBuf>,
+    /// How many events our own server's log holds already.
+    #[arg(long, default_value_t = 0, global = true)]
+    log_events: u64,
     /// Print the result as JSON too.
     #[arg(long, global = true)]
     json: bool,
@@ -39,42 +63,40 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Work {
-    /// Pairs of users, each sender with a window of unanswered messages: throughput.
-    Direct {
-        /// How many pairs.
-        #[arg(long, default_value_t = 50)]
-        pairs: usize,
-        /// Unanswered messages of each sender.
-        #[arg(long, default_value_t = 64)]
-        window: usize,
+enum Task {
+    #[command(flatten)]
+    Work(Work),
+    /// All works for all servers, in turn; medians, as tables in Markdown.
+    All {
+        /// How often all is done.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Only these works.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only these servers; ratios are to the first.
+        #[arg(long, value_delimiter = ',')]
+        servers: Vec<Subject>,
     },
-    /// Pairs of users at a fixed rate, each message timed from the moment at which it was due: latency.
-    Rate {
-        /// How many pairs.
-        #[arg(long, default_value_t = 50)]
-        pairs: usize,
-        /// Messages a second, over all pairs.
-        #[arg(long, default_value_t = 5_000)]
-        per_second: u64,
+    /// Series that show how the cost of our own server grows: connections, groups, logs, texts.
+    Growth {
+        /// How often all is done.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// Only these series.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
-    /// One group, in which a few members write and all others receive.
-    Fanout {
-        /// Members of the group, the writers among them.
-        #[arg(long, default_value_t = 100)]
-        members: usize,
-        /// How many of them write.
-        #[arg(long, default_value_t = 4)]
-        writers: usize,
-        /// Unanswered messages of each writer.
-        #[arg(long, default_value_t = 16)]
-        window: usize,
+    /// The bare forwarder, as the server `raw`.
+    #[command(hide = true)]
+    Forward {
+        /// Where it listens.
+        port: u16,
     },
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -84,27 +106,43 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let users = match arguments.work {
-        Work::Direct { pairs, .. } | Work::Rate { pairs, .. } => 2 * pairs,
-        Work::Fanout { members, .. } => members,
+    if let Task::Forward { port } = arguments.task {
+        return forwarder::run(port);
+    }
+    process::bind_generator();
+    let settings = Settings {
+        duration: Duration::from_secs(arguments.seconds),
+        bytes: arguments.bytes,
+        data: arguments.data.clone(),
+        log_events: arguments.log_events,
     };
-    let server = server::Server::start(users, arguments.data.as_deref())?;
-    let pace = match arguments.work {
-        Work::Direct { window, .. } | Work::Fanout { window, .. } => Pace::Window(window),
-        Work::Rate { per_second, .. } => Pace::PerSecond(per_second),
-    };
-    let mut driver = match arguments.work {
-        Work::Direct { pairs, .. } | Work::Rate { pairs, .. } => {
-            Driver::pairs(server.address, pairs, arguments.bytes, pace)?
+    let mut out = std::io::stdout().lock();
+    match &arguments.task {
+        Task::Work(work) => {
+            let figures = work.run(arguments.server, &settings)?;
+            figures.print(&mut out)?;
+            if arguments.json {
+                writeln!(out, "{}", figures.to_json())?;
+            }
         }
-        Work::Fanout { members, writers, .. } => {
-            Driver::group(server.address, members, writers, arguments.bytes, pace)?
+        Task::All { rounds, only, servers } => {
+            let sections = wanted(compare::sections(servers, &settings), only)?;
+            plan::run(&sections, *rounds, arguments.json, &mut out)?;
         }
-    };
-    let before = server.usage()?;
-    let outcome = driver.run(Duration::from_secs(arguments.seconds))?;
-    let after = server.usage()?;
-    let report = report::Report::new(&outcome, &before, &after);
-    report.print(&mut std::io::stdout().lock(), arguments.json)?;
-    server.stop()
+        Task::Growth { rounds, only } => {
+            let sections = wanted(growth::sections(&settings), only)?;
+            plan::run(&sections, *rounds, arguments.json, &mut out)?;
+        }
+        Task::Forward { .. } => {}
+    }
+    Ok(())
+}
+
+/// The sections that were asked for by name; all, if none was.
+fn wanted(sections: Vec<Section>, only: &[String]) -> anyhow::Result<Vec<Section>> {
+    let names: Vec<&str> = sections.iter().map(|section| section.name).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        anyhow::bail!("there is no work {unknown:?} here: --only takes {}", names.join(", "));
+    }
+    Ok(sections.into_iter().filter(|section| only.is_empty() || only.iter().any(|name| name == section.name)).collect())
 }

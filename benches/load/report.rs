@@ -1,83 +1,95 @@
-//! The result as people and programs read it.
+//! Figures as people and programs read them, and medians over several runs.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::server::Usage;
+use crate::driver::Outcome;
+use crate::process::Usage;
 
-/// What a run has measured, in the driver's own terms.
-pub struct Outcome {
-    pub sent: u64,
-    pub delivered: u64,
-    /// From the first send to the last delivery.
-    pub elapsed: Duration,
-    /// Of each delivery, in microseconds, from when the message was due.
-    pub latency_us: Histogram<u64>,
-}
+/// Named figures in the order in which they are shown; the unit stands last in each name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures(Vec<(&'static str, f64)>);
 
-pub struct Report {
-    sent: u64,
-    delivered: u64,
-    seconds: f64,
-    sent_per_second: f64,
-    delivered_per_second: f64,
-    cpu_seconds_per_million: f64,
-    cpu_share: f64,
-    memory_kib: u64,
-    percentiles_us: [(&'static str, u64); 5],
-}
-
-impl Report {
-    pub fn new(outcome: &Outcome, before: &Usage, after: &Usage) -> Self {
-        let seconds = outcome.elapsed.as_secs_f64();
-        let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
-        let at = |quantile| outcome.latency_us.value_at_quantile(quantile);
-        Self {
-            sent: outcome.sent,
-            delivered: outcome.delivered,
-            seconds,
-            sent_per_second: outcome.sent as f64 / seconds,
-            delivered_per_second: outcome.delivered as f64 / seconds,
-            cpu_seconds_per_million: cpu_seconds / outcome.delivered as f64 * 1e6,
-            cpu_share: cpu_seconds / seconds,
-            memory_kib: after.memory_kib,
-            percentiles_us: [
-                ("p50", at(0.5)),
-                ("p90", at(0.9)),
-                ("p99", at(0.99)),
-                ("p99.9", at(0.999)),
-                ("max", outcome.latency_us.max()),
-            ],
-        }
+impl Figures {
+    pub fn push(&mut self, name: &'static str, value: f64) {
+        self.0.push((name, value));
     }
 
-    pub fn print(&self, out: &mut impl Write, as_json: bool) -> io::Result<()> {
-        writeln!(out, "sent         {:>12} messages, {:.0}/s", self.sent, self.sent_per_second)?;
-        writeln!(out, "delivered    {:>12} checked, {:.0}/s", self.delivered, self.delivered_per_second)?;
-        writeln!(
-            out,
-            "server CPU   {:>12.2} s per million deliveries, {:.0} % of a core",
-            self.cpu_seconds_per_million,
-            self.cpu_share * 100.0
-        )?;
-        writeln!(out, "server memory{:>12} KiB", self.memory_kib)?;
-        for (name, value) in self.percentiles_us {
-            writeln!(out, "latency {name:<5}{value:>12} µs")?;
-        }
-        if as_json {
-            let percentiles: serde_json::Map<String, serde_json::Value> =
-                self.percentiles_us.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-            let all = json!({
-                "sent": self.sent, "delivered": self.delivered, "seconds": self.seconds,
-                "sent_per_second": self.sent_per_second, "delivered_per_second": self.delivered_per_second,
-                "cpu_seconds_per_million": self.cpu_seconds_per_million, "memory_kib": self.memory_kib,
-                "latency_us": percentiles,
-            });
-            writeln!(out, "{all}")?;
+    /// What a run with messages has measured, and what it cost the server and the generator.
+    pub fn of_messages(outcome: &Outcome, server: [Usage; 2], generator: [Usage; 2]) -> Self {
+        let seconds = outcome.elapsed.as_secs_f64();
+        let delivered = outcome.delivered as f64;
+        let cpu = |[before, after]: [Usage; 2]| after.cpu_seconds - before.cpu_seconds;
+        let latency = |quantile| outcome.latency_us.value_at_quantile(quantile) as f64;
+        Self(vec![
+            ("sent", outcome.sent as f64),
+            ("delivered", delivered),
+            ("seconds", seconds),
+            ("sent_per_second", outcome.sent as f64 / seconds),
+            ("delivered_per_second", delivered / seconds),
+            ("server_cpu_us_per_delivery", cpu(server) / delivered * 1e6),
+            ("server_cpu_us_per_message", cpu(server) / outcome.sent as f64 * 1e6),
+            ("server_cpu_percent", cpu(server) / seconds * 100.0),
+            ("server_memory_mib", server[1].memory_kib as f64 / 1024.0),
+            ("generator_cpu_us_per_delivery", cpu(generator) / delivered * 1e6),
+            ("generator_cpu_percent", cpu(generator) / seconds * 100.0),
+            ("latency_p50_us", latency(0.5)),
+            ("latency_p90_us", latency(0.9)),
+            ("latency_p99_us", latency(0.99)),
+            ("latency_p99_9_us", latency(0.999)),
+            ("latency_max_us", outcome.latency_us.max() as f64),
+        ])
+    }
+
+    /// The figure of a name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    }
+
+    /// Of each figure its median over several runs of one work.
+    pub fn median(runs: &[Self]) -> Self {
+        let Some(first) = runs.first() else { return Self::default() };
+        let median = |name: &'static str| {
+            let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name)).collect();
+            values.sort_by(f64::total_cmp);
+            let middle = values.len() / 2;
+            let is_even = values.len().is_multiple_of(2);
+            (name, if is_even { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] })
+        };
+        Self(first.0.iter().map(|(name, _)| median(name)).collect())
+    }
+
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.0.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>())
+    }
+
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (name, value) in &self.0 {
+            writeln!(out, "{:<32}{:>14}", name.replace('_', " "), shown(*value))?;
         }
         Ok(())
     }
+}
+
+/// A figure with three digits at least, and none that says nothing.
+pub fn shown(value: f64) -> String {
+    if value.abs() >= 100.0 || value == value.trunc() {
+        let digits = format!("{:.0}", value.abs());
+        let groups: Vec<&str> =
+            digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", groups.join(","));
+    }
+    format!("{value:.*}", if value.abs() >= 10.0 { 1 } else { 2 })
+}
+
+/// A table in Markdown: a heading and rows of cells.
+pub fn print_table(out: &mut impl Write, heading: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    writeln!(out, "| {} |", heading.join(" | "))?;
+    writeln!(out, "|{}", " --- |".repeat(heading.len()))?;
+    for row in rows {
+        writeln!(out, "| {} |", row.join(" | "))?;
+    }
+    Ok(())
 }

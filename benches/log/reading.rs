@@ -14,6 +14,8 @@ use messenger::server::archive_files::ArchiveFiles;
 use messenger::server::segment::Conversation;
 use messenger::server::{self, Archive, Hub, HubOptions, Now, Older, Opened, Output};
 
+use crate::generate;
+
 /// Events of a page, as `/history` gives them without a number.
 const PAGE_EVENTS: usize = 50;
 
@@ -43,8 +45,8 @@ pub fn history(data: &Path, pages: u64) -> anyhow::Result<u64> {
     for number in 0..pages {
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let conversation = match number % 4 {
-            0 => Conversation::Group(super::group(mixed)?),
-            _ => Conversation::private(super::user(mixed)?, super::user(mixed / 200)?),
+            0 => Conversation::Group(generate::group(mixed)?),
+            _ => Conversation::private(generate::user(mixed)?, generate::user(mixed / 200)?),
         };
         let below = 1 + mixed / 7 % first_in_memory;
         let bytes_max = server::limits::HISTORY_BYTES_MAX;
@@ -62,7 +64,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
     let (opened, mut archive) = open(data)?;
     let Opened { mut log, state, index, .. } = opened;
     let after = log.seq().saturating_sub(behind);
-    let mut accounts = (0..200).map(super::user).collect::<anyhow::Result<messenger::names::NameSet<UserName>>>()?;
+    let mut accounts = (0..200).map(generate::user).collect::<anyhow::Result<messenger::names::NameSet<UserName>>>()?;
     accounts.sort_unstable();
     let options = HubOptions {
         log: log.id(),
@@ -83,7 +85,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
         let key = hub.handle_connected([127, 0, 0, 1].into(), log_now());
         let login = format!(
             "{{\"type\":\"login\",\"username\":\"{}\",\"password\":\"x\",\"device\":\"bench{}\",\"after\":{after}}}\n",
-            super::user(number)?,
+            generate::user(number)?,
             number / 200
         );
         hub.handle_bytes(key, login.as_bytes(), log_now());

@@ -85,7 +85,7 @@ impl Hub {
             Line::Tls => self.close(key),
             Line::Cleartext => self.close_with(key, &Refusal::CleartextRefused),
             Line::TooLong => self.tell_refusal(key, None, &Refusal::LineTooLong, None),
-            Line::Whole(line) if line.is_empty() => {}
+            Line::Whole([]) => {}
             Line::Whole(line) if self.speaks_json(key) => self.handle_frame(key, line, now),
             Line::Whole(line) => self.handle_plain(key, line, now),
             Line::End => self.part(key, Parting::InputEnd, now),
@@ -307,6 +307,7 @@ impl Hub {
 }
 
 /// A line as it is taken from a connection.
+#[derive(Clone, Copy)]
 enum Line<'a> {
     Tls,
     Cleartext,

@@ -32,6 +32,8 @@ const RELOAD: Token = Token(3);
 /// Tokens of connections are their place in the hub's table and this.
 const FIRST_CONNECTION: usize = 16;
 
+/// Connections that wait to be accepted, above which the system drops them; it may allow fewer (`net.core.somaxconn`).
+const CONNECTIONS_WAITING_MAX: i32 = 4_096;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
 /// How long no connection is accepted after the machine refused one, for want of files or memory.
@@ -117,7 +119,11 @@ pub struct EventLoop {
 /// # Errors
 /// The address is not of this machine, or taken.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
+    let listener = TcpListener::bind(address)?;
+    // mio lets 128 wait, and all clients of a server that was restarted come at once: whoever finds no place is dropped
+    // by the system, and tries again after seconds.
+    rustix::net::listen(&listener, CONNECTIONS_WAITING_MAX)?;
+    Ok(listener)
 }
 
 impl EventLoop {
@@ -284,18 +290,19 @@ impl EventLoop {
         }
     }
 
-    /// Reads each socket that may have something, once.
+    /// Reads each socket that may have something, once. When too much waits for the disk those not read yet keep their
+    /// places.
     fn read_ready(&mut self, now: Now) {
-        if self.hub.is_overloaded() {
-            return;
-        }
-        for key in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready).into_iter();
+        while !self.hub.is_overloaded() {
+            let Some(key) = ready.next() else { break };
             let Some(socket) = self.socket_mut(key) else { continue };
             socket.is_queued = false;
             if self.hub.wants_bytes(key) {
                 self.read(key, now);
             }
         }
+        self.ready.splice(..0, ready);
     }
 
     fn read(&mut self, key: ConnectionKey, now: Now) {

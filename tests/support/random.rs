@@ -1,6 +1,5 @@
 //! Numbers that look random and are the same for the same seed.
 #![allow(dead_code, reason = "each test uses the parts that it needs")]
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 pub struct Random(u64);

@@ -1,7 +1,5 @@
 //! The server under load: started with its defaults but for the rate, pinned to one core, watched through `/proc`.
 
-#![allow(dead_code, reason = "each benchmark uses a part of it")]
-
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
