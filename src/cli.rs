@@ -52,8 +52,16 @@ pub fn run() -> Exit {
     match done {
         Ok(exit) => exit,
         Err(failure) => {
-            eprintln!("messenger: {failure:#}");
+            eprintln!("messenger: {}", told_once(&failure));
             Exit::of(&failure)
         }
     }
+}
+
+/// An error with its causes, without those that it has told of itself.
+fn told_once(failure: &anyhow::Error) -> String {
+    failure.chain().skip(1).fold(failure.to_string(), |told, cause| {
+        let cause = cause.to_string();
+        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
+    })
 }

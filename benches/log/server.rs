@@ -15,15 +15,6 @@ pub struct Server {
     directory: TempDir,
 }
 
-/// What the server has used so far.
-#[derive(Debug, Clone, Copy)]
-pub struct Usage {
-    /// CPU time of all threads, user and system.
-    pub cpu_seconds: f64,
-    /// Memory that is its own.
-    pub memory_kib: u64,
-}
-
 pub const PASSWORD: &str = "secret";
 
 /// The name of a user by number.
@@ -75,20 +66,6 @@ impl Server {
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
-    }
-
-    pub fn usage(&self) -> anyhow::Result<Usage> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let stat = std::fs::read_to_string(process.join("stat"))?;
-        // proc_pid_stat(5): fields 14 and 15 are the ticks in user and system mode; the name before may hold spaces.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 =
-            fields.get(11..13).context("stat has its fields")?.iter().flat_map(|ticks| ticks.parse::<u64>()).sum();
-        let status = std::fs::read_to_string(process.join("status"))?;
-        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("status has its fields")?;
-        let memory_kib = memory.trim().trim_end_matches(" kB").parse()?;
-        const TICKS_PER_SECOND: f64 = 100.0;
-        Ok(Usage { cpu_seconds: ticks as f64 / TICKS_PER_SECOND, memory_kib })
     }
 
     pub fn stop(mut self) -> anyhow::Result<()> {

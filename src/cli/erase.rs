@@ -70,7 +70,10 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
     // Held until the derived files are made again, too.
     let _lock = disk.beside(EVENTS)?;
     let order = Order { seqs: seq.iter().copied().collect(), by: by.clone(), reason: reason.clone() };
-    let root = erase(disk, &order)?;
+    let (carried_out, erased) = erase(disk, &order)?;
+    if !carried_out {
+        return erased.map(drop);
+    }
     let derived = || Keeper::new(LogReader::open(&data)?, &data)?.catch_up();
     derived().with_context(|| {
         let data = data.display();
@@ -79,12 +82,14 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
              way and run `messenger replay {data} --derive {data}`"
         )
     })?;
+    let root = erased?;
     let mut out = std::io::stdout().lock();
     Ok(writeln!(out, "erased: the text of {} messages; {root}", order.seqs.len())?)
 }
 
-/// Erases in the log, and says what its head is then.
-fn erase(disk: Disk, order: &Order) -> anyhow::Result<String> {
+/// Erases in the log, and says what its head is then; before that whether any text is gone, perhaps by an order from
+/// before: then the text files have to forget it, even where this order is refused.
+fn erase(disk: Disk, order: &Order) -> anyhow::Result<(bool, anyhow::Result<String>)> {
     // Of the events before the newest segment nothing is needed.
     let after = eventlog::segments(&disk).map_err(with_exit)?.last().map_or(0, |newest| newest - 1);
     let opened = eventlog::open_after(disk, Uuid::new_v4(), clock::wall(), after, &mut Nobody).map_err(with_exit)?;
@@ -93,16 +98,19 @@ fn erase(disk: Disk, order: &Order) -> anyhow::Result<String> {
     }
     let mut log = opened.log;
     let at = LogClock::new(log.at()).now();
+    let seq = log.seq();
     let erased = log.erase(order, at);
-    let head = format!("head {} {}", log.seq(), log.root());
-    match erased {
-        Ok(()) => {
-            log.close()?;
-            Ok(head)
-        }
+    let (is_ordered, head) = (log.seq() > seq, format!("head {} {}", log.seq(), log.root()));
+    let done = match erased {
+        Ok(()) => log.close().map(|()| head).map_err(anyhow::Error::from),
+        Err(EraseError::Log(error)) if is_ordered => Err(with_exit(error).context(
+            "the order stands in the log, and is carried out when the log is opened next: by `messenger serve` or \
+             `messenger erase`",
+        )),
         Err(EraseError::Log(error)) => Err(with_exit(error)),
         Err(error) => Err(error.into()),
-    }
+    };
+    Ok((opened.erased > 0 || done.is_ok(), done))
 }
 
 /// The data directory: what derived files and copies are in, and are to forget the text too.

@@ -132,6 +132,9 @@ impl<S: Storage> Log<S> {
         if seqs.last().is_some_and(|last| *last >= self.segment()) {
             self.end_segment()?;
         }
+        for (segment, seqs) in by_segment(&self.storage, seqs)? {
+            check_reach(&self.storage, segment, rewritten(&self.storage, segment, &seqs)?.len() as u64)?;
+        }
         let seqs: Vec<Seq> = seqs.iter().copied().collect();
         let event = Event::Erasure { by: by.clone(), reason: reason.clone(), erased: seqs.clone() };
         let (seq, at) = (self.seq() + 1, at.max(self.at()));
@@ -266,11 +269,35 @@ fn forget<S: Storage>(storage: &S, segment: Seq) -> io::Result<()> {
     index.sync_names()
 }
 
+/// Tries, before anything is ordered, what could stand in the way of [`forget`] and [`replace`].
+fn check_reach<S: Storage>(storage: &S, segment: Seq, bytes: u64) -> Result<(), OpenError> {
+    let number = format!("{segment:020}");
+    for (directory, begin) in [(TORN, ""), (INDEX, number.as_str())] {
+        let failed = |name: &str| {
+            let file = format!("{directory}/{name}");
+            |source| OpenError::Disk { file, source }
+        };
+        let files = storage.beside(directory).map_err(failed(""))?;
+        for name in files.list().map_err(failed(""))?.iter().filter(|name| name.starts_with(begin)) {
+            files.open(name).map_err(failed(name))?;
+        }
+    }
+    let room = storage.create(REWRITTEN).and_then(|file| file.reserve(bytes));
+    room.and_then(|()| remove_unfinished(storage)).map_err(|source| {
+        // The room that was got goes back; at the latest when the log is opened next.
+        let _ = storage.remove(REWRITTEN);
+        OpenError::Disk { file: REWRITTEN.to_owned(), source }
+    })
+}
+
 /// Puts a segment in the place of the old one, whole or not at all.
 fn replace<S: Storage>(storage: &S, segment: Seq, bytes: &[u8]) -> io::Result<()> {
-    let file = storage.create(REWRITTEN)?;
-    file.write_at(0, bytes)?;
-    file.sync()?;
+    let written = storage.create(REWRITTEN).and_then(|file| file.write_at(0, bytes).and_then(|()| file.sync()));
+    if let Err(error) = written {
+        // On a full disk it would keep it full; at the latest the next opening removes it.
+        let _ = storage.remove(REWRITTEN);
+        return Err(error);
+    }
     storage.rename(REWRITTEN, &segment_name(segment))?;
     storage.sync_names()
 }

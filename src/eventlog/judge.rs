@@ -72,6 +72,8 @@ pub struct Erasures {
     pub erased: Vec<(Seq, u64)>,
     /// The events that are named by erasures.
     pub named: Vec<Seq>,
+    /// What an erasure names that no other event stands behind.
+    pub newest: Vec<Seq>,
 }
 
 impl Erasures {
@@ -79,6 +81,7 @@ impl Erasures {
     pub fn append(&mut self, mut other: Self) {
         self.erased.append(&mut other.erased);
         self.named.append(&mut other.named);
+        self.newest = other.newest;
     }
 }
 
@@ -186,11 +189,14 @@ impl Walker {
             let kind = String::from_utf8_lossy(kind).into_owned();
             self.unknown = Some(UnknownKind { line: number, seq, kind });
         }
+        self.pending.newest.clear();
         let leaf = match Line::of(line) {
             Line::Usual => Hash::of_leaf(line),
-            Line::Erasure(named) => {
+            Line::Erasure(mut named) => {
                 // What did not stand there yet cannot have been ordered.
-                self.pending.named.extend(named.into_iter().filter(|named| *named < seq));
+                named.retain(|named| *named < seq);
+                self.pending.named.extend(&named);
+                self.pending.newest = named;
                 Hash::of_leaf(line)
             }
             Line::Erased(leaf) => {

@@ -12,7 +12,7 @@ use super::closed::{ClosedSegment, Replay, check_link, read_links};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
 use super::judge::{Broken, Good, TELL_EVERY_BYTES, Tail, Walk, judge_tail, walk_telling};
-use super::storage::{LOCK, Storage, StorageFile};
+use super::storage::{INDEX, LOCK, SNAPSHOTS, Storage, StorageFile};
 use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
 
@@ -116,6 +116,8 @@ pub struct Opened<S: Storage> {
     pub log: Log<S>,
     /// What the operator should know.
     pub notices: Vec<String>,
+    /// How many messages were erased now, by an order from before.
+    pub erased: usize,
 }
 
 /// Who goes through the events at opening.
@@ -177,7 +179,7 @@ pub fn open_after<S: Storage>(
     let newest = loop {
         let Some(first) = segments.last().copied() else {
             remove_cut_off(&storage, &cut_off, &mut notices)?;
-            return make(storage, head, new_log, now).map(|log| Opened { log, notices });
+            return make(storage, head, new_log, now).map(|log| Opened { log, notices, erased: 0 });
         };
         match read_newest(&storage, first, head)? {
             Some(newest) => break newest,
@@ -235,13 +237,13 @@ pub fn open_after<S: Storage>(
     }
     let mut log = Log::resume(storage, file, first, walk.header.log, walk.good, head_file);
     log.acknowledge().map_err(|source| OpenError::Disk { file: HEAD.to_owned(), source })?;
-    // An order is carried out before anything follows it, so that only the newest segment can hold one that was not.
-    let erased = carry_out(&log.storage, &walk.erasures.named)?;
+    // An order is carried out before anything follows it, so that only the last event can be one that was not.
+    let erased = carry_out(&log.storage, &walk.erasures.newest)?;
     if !erased.is_empty() {
         let count = erased.len();
         notices.push(format!("the text of {count} messages was erased, as had been ordered before the last stop"));
     }
-    Ok(Opened { log, notices })
+    Ok(Opened { log, notices, erased: erased.len() })
 }
 
 const DAY_MS: u64 = 86_400_000;
@@ -414,6 +416,7 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     if let Some(head) = head.filter(|head| head.seq > 0) {
         return Err(OpenError::Lost { from: 1, to: head.seq, broken: None });
     }
+    check_nothing_derived(&storage)?;
     let head_error = |source| OpenError::Disk { file: HEAD.to_owned(), source };
     let head_file = storage.create(HEAD).map_err(head_error)?;
     let slots = [Head::default().to_slot(); 2].concat();
@@ -427,6 +430,19 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     let mut log = Log::resume(storage, file, 1, log, good, None);
     log.acknowledge().map_err(head_error)?;
     Ok(log)
+}
+
+/// Refuses to begin a log beside what was made from another: the events of that one are gone.
+fn check_nothing_derived<S: Storage>(storage: &S) -> Result<(), OpenError> {
+    for directory in [SNAPSHOTS, INDEX] {
+        let failed = |source| OpenError::Disk { file: directory.to_owned(), source };
+        let names = storage.beside(directory).and_then(|files| files.list()).map_err(failed)?;
+        if let Some(name) = names.iter().find(|name| name.starts_with(|first: char| first.is_ascii_digit())) {
+            let what = "it was made from a log of which nothing is there any more".to_owned();
+            return Err(OpenError::Damage(Damage { file: format!("{directory}/{name}"), line: 1, seq: 1, what }));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {

@@ -87,6 +87,8 @@ pub struct LogReader {
     end: End,
     /// The last event that may be read.
     through: Seq,
+    /// Whether HEAD was whole at least once.
+    is_head_known: bool,
     /// In a copy without HEAD: the segment and its length that `through` was found in.
     judged: Option<(Seq, u64)>,
     next_seq: Seq,
@@ -126,6 +128,10 @@ impl LogReader {
             None => {
                 let first = *segments(&directory)?.first().ok_or_else(|| no_log("no segment is there".into()))?;
                 check_names(&directory)?;
+                if first > 1 {
+                    let what = format!("the segments with events 1 to {} are missing", first - 1);
+                    return Err(ReadError::Damage(Damage::of_header(first, &what)));
+                }
                 first
             }
         };
@@ -134,6 +140,7 @@ impl LogReader {
             only,
             end: End::Head(None),
             through: 0,
+            is_head_known: false,
             judged: None,
             next_seq: first,
             open: None,
@@ -235,7 +242,8 @@ impl LogReader {
     }
 
     /// Goes on to the line in what was read where `wanted` stands, else to the last whole one; back from there to the
-    /// next line of an event.
+    /// next line of an event. It must have the number that follows from how many are passed over: else they are read one
+    /// by one, which finds what is wrong.
     fn pass_over_lines_without(&mut self, wanted: &Finder<'_>) {
         // What was read before a search for a place is none of what follows it.
         if self.open.is_none() {
@@ -248,6 +256,9 @@ impl LogReader {
             match event_start(&unread[begin..]) {
                 Some((seq, _)) if seq > self.through => return,
                 Some((seq, _)) if seq >= self.next_seq => {
+                    if seq - self.next_seq != count_events(&unread[..begin]) {
+                        return;
+                    }
                     self.next_seq = seq;
                     self.start += begin;
                     return;
@@ -422,9 +433,17 @@ impl LogReader {
         }
         let bytes = head.as_ref().map(ReadFile::read).transpose();
         let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?.unwrap_or_default();
-        // Where both slots are broken nothing is said, and nothing beyond what was known is read.
-        if let Some(file) = Head::parse(&bytes) {
-            self.through = self.through.max(file.head.seq);
+        match Head::parse(&bytes) {
+            Some(file) => {
+                self.through = self.through.max(file.head.seq);
+                self.is_head_known = true;
+            }
+            // What was whole before is being written: nothing beyond what was known is read.
+            None if self.is_head_known => {}
+            None => {
+                let what = "both its slots are broken, so that nobody can say what was acknowledged".to_owned();
+                return Err(ReadError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: 0, what }));
+            }
         }
         Ok(())
     }
@@ -485,4 +504,10 @@ fn is_not_behind(header: &SegmentLine, log: Uuid, time: &[u8; 24]) -> Option<Str
         return Some(format!("it belongs to log {}, and the segment before to log {log}", header.log));
     }
     (header.at.to_rfc3339() < *time).then(|| "its time is before that of the last event before it".to_owned())
+}
+/// How many event lines begin in whole lines. No text holds a line feed, so that none can look like one.
+fn count_events(lines: &[u8]) -> u64 {
+    let begin = br#"{"seq":"#;
+    let behind_others = memchr::memmem::find_iter(lines, b"\n{\"seq\":").count() as u64;
+    behind_others + u64::from(lines.starts_with(begin))
 }

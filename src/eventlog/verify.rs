@@ -208,7 +208,8 @@ fn check(
         return Err(VerifyError::Newer { file: segment_name(first), line: *line, what });
     }
     let verified = Verified {
-        events: walk.good.seq + 1 - first,
+        // The first line may name another event than the file does, which is found when the segments are put together.
+        events: walk.good.seq + 1 - walk.header.first,
         seq: walk.good.seq,
         root: walk.good.tree.root(),
         erasures_left: 0,

@@ -86,7 +86,8 @@ pub fn state_at(mut reader: LogReader, point: Point) -> Result<(StateAt, Vec<Str
     let mut state = found.state.unwrap_or_default();
     reader.seek(state.seq + 1)?;
     while state.seq < through {
-        let Some(line) = reader.next_line()? else { break };
+        let last = state.seq;
+        let Some(line) = reader.next_line()? else { return Err(ReplayError::NoSuchEvent { asked: through, last }) };
         if line.seq < through && changes_nothing(&line) {
             continue;
         }

@@ -345,7 +345,7 @@ impl<S: Storage> ArchiveFiles<S> {
         let file = self.snapshots.open(&snapshot::name(seq)).and_then(|file| file.read());
         let found = snapshot::parse(&file.map_err(|error| error.to_string())?)?;
         let segments = self.segments().map_err(|error| error.to_string())?;
-        if !segments.contains(&(seq + 1)) {
+        if !segments.contains(&seq.saturating_add(1)) {
             return Err(snapshot::NO_END.to_owned());
         }
         let next = eventlog::read_header(&self.events, seq + 1).map_err(|error| error.to_string())?;

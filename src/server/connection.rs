@@ -8,7 +8,9 @@ use crate::chat::{Event, Seq, Session};
 use crate::clock::Timestamp;
 use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
 
-use super::limits::{BURST_COMMANDS, OUTPUT_BYTES_MAX, OWN_EVENTS_MAX};
+use super::limits::{
+    BURST_COMMANDS, OUTPUT_BYTES_MAX, OUTPUT_COMMAND_BYTES_MAX, OUTPUT_SENT_BYTES_MAX, OWN_EVENTS_MAX,
+};
 
 /// The bytes that are made room for at once for a connection that is told something.
 const OUTPUT_BYTES_USUAL: usize = 1 << 10;
@@ -179,7 +181,7 @@ impl Connection {
     /// Whether nothing more is taken from the client until it has read, or has caught up with what it said meanwhile.
     pub(super) fn is_full(&self) -> bool {
         let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.len());
-        self.output().len() >= OUTPUT_BYTES_MAX || own_events >= OWN_EVENTS_MAX
+        self.output().len() >= OUTPUT_COMMAND_BYTES_MAX || own_events >= OWN_EVENTS_MAX
     }
 
     /// What is to be written to the socket.
@@ -189,7 +191,7 @@ impl Connection {
 
     /// Appends bytes that are in the connection's dialect already.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.out_sent > OUTPUT_BYTES_MAX / 2 {
+        if self.out_sent > OUTPUT_SENT_BYTES_MAX {
             self.out.drain(..self.out_sent);
             self.out_sent = 0;
         }

@@ -331,7 +331,9 @@ impl Hub {
 
     fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: &[u8]) {
         let Some(connection) = self.connection_mut(to) else { return };
-        let full = connection.output().len() >= limits::OUTPUT_BYTES_MAX;
+        // Room is left for the answer that is being made.
+        let bytes_max = if connection.busy { limits::OUTPUT_COMMAND_BYTES_MAX } else { limits::OUTPUT_BYTES_MAX };
+        let full = connection.output().len() >= bytes_max;
         let Some(logged_in) = connection.logged_in_mut() else { return };
         if logged_in.feed != Feed::Live {
             // The log has it, and a session that is catching up gets it from there.

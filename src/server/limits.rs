@@ -3,6 +3,10 @@
 /// Unsent bytes of a connection above which events are no longer queued but read from the log later, and above which
 /// nothing more is read from it.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Unsent bytes of a connection above which no further command is taken from it: an answer may have 1 MiB more.
+pub const OUTPUT_COMMAND_BYTES_MAX: usize = 256 << 10;
+/// Sent bytes of a connection's output that are kept at most, while others are unsent.
+pub const OUTPUT_SENT_BYTES_MAX: usize = 128 << 10;
 /// Unsent bytes below which a connection that fell behind goes on reading the log.
 pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
 /// Bytes read from a socket in one turn.
