@@ -186,7 +186,43 @@ fn a_segment_that_is_missing_in_the_middle_is_named() {
 fn the_first_segments_are_missed() {
     let data = Data::good();
     fs::remove_file(data.segment(1)).unwrap();
-    data.assert_refused(&["serve", "--verify"], &[&segment_name(5), "missing", "from a copy"]);
+    let ways = ["serve", "replay", "--verify", "--state", "--stats", "--grep=x", "--derive=elsewhere"];
+    data.assert_refused(&ways, &[&segment_name(5), "missing", "from a copy"]);
+}
+
+#[test]
+fn a_head_of_which_nothing_is_whole_is_refused_by_all_who_read() {
+    for head in [vec![b'x'; 256], Vec::new()] {
+        let data = Data::good();
+        fs::write(data.path().join("events/HEAD"), head).unwrap();
+        let derived = format!("--derive={}", data.path().display());
+        let ways = ["serve", "replay", "--verify", "--state", "--stats", "--checkpoint", &derived];
+        data.assert_refused(&ways, &["HEAD, line 1", "from a copy"]);
+    }
+}
+
+#[test]
+fn a_number_that_was_changed_is_seen_by_a_search_that_passes_over_lines() {
+    // The last event of a segment, and so of what is read at once; it would let everything before 19 be passed over.
+    let data = Data::new(|seq| if seq == 12 { message(18, at(seq)) } else { message(seq, at(seq)) });
+    let place = format!("{}, line 6, event 12", segment_name(MIDDLE));
+    data.assert_refused(&["replay", "--verify", "--grep=nobody wrote this", "--user=nobody"], &[&place, "event 18"]);
+}
+
+#[test]
+fn a_segment_under_a_number_beyond_its_end_is_refused() {
+    let data = Data::good();
+    fs::rename(data.segment(NEWEST), data.segment(9_999)).unwrap();
+    data.assert_refused(&["serve", "--verify"], &[&segment_name(9_999), "from a copy"]);
+}
+
+#[test]
+fn a_log_of_which_only_snapshots_are_left_is_not_begun_anew() {
+    let server = served();
+    fs::remove_dir_all(server.data().join("events")).unwrap();
+    let mut server = server;
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains("snapshots/") && said.contains("nothing is there any more"), "{said}");
 }
 
 #[test]

@@ -62,6 +62,21 @@ fn history(client: &mut Client, place: &str) -> Vec<Value> {
 }
 
 #[test]
+fn what_would_stand_in_the_way_of_an_erasure_stops_it_before_it_is_ordered() {
+    let (server, [plan, ..], head) = told();
+    let in_the_way = server.data().join("torn/kept");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let refused = erase(&server, &plan.to_string());
+    assert!(refused.status.code() == Some(1) && err(&refused).contains("torn/kept"), "{refused:?}");
+    let kinds = run(&["replay", &server.data_argument(), "--type", "erasure"]);
+    assert!(kinds.status.success() && kinds.stdout.is_empty(), "{kinds:?}");
+    assert!(verify(&server, &head).status.success());
+    fs::remove_dir(in_the_way).unwrap();
+    assert!(erase(&server, &plan.to_string()).status.success());
+    assert!(!holds(&server.data(), "plan"));
+}
+
+#[test]
 fn the_text_leaves_every_file_and_the_log_holds_what_was_seen() {
     let (mut server, [plan, lunch, base], head) = told();
     let torn = server.data().join("torn");
