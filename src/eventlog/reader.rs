@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
-use uuid::Uuid;
 
 use super::format::{Head, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
 use super::judge::walk;
 use super::opening::{Damage, HEAD, HOW_TO_MEND};
 use super::search::find_line;
-use super::segment_files::{check_names, first_line, header_error, parse_header, read_header, segments};
+use super::segment_files::{check_names, first_line, header_error, is_not_behind, parse_header, read_header, segments};
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
 use crate::chat::{DecodeError, Event, Seq};
@@ -149,6 +148,21 @@ impl LogReader {
         };
         reader.refresh()?;
         Ok(reader)
+    }
+
+    /// Another reader of the same log, at its first event, that reads as far as this one could when it was last asked.
+    pub fn beside(&self) -> Self {
+        Self {
+            directory: self.directory.clone(),
+            only: self.only,
+            end: End::Told,
+            through: self.through,
+            judged: None,
+            next_seq: 1,
+            open: None,
+            buffer: Vec::new(),
+            start: 0,
+        }
     }
 
     /// From now on the log is read up to `through`, by the word of whoever made that durable, and HEAD is not asked.
@@ -498,13 +512,6 @@ impl LogReader {
     }
 }
 
-/// Why a segment does not go on from one of the log `log` whose last event was at `time`.
-fn is_not_behind(header: &SegmentLine, log: Uuid, time: &[u8; 24]) -> Option<String> {
-    if header.log != log {
-        return Some(format!("it belongs to log {}, and the segment before to log {log}", header.log));
-    }
-    (header.at.to_rfc3339() < *time).then(|| "its time is before that of the last event before it".to_owned())
-}
 /// How many event lines begin in whole lines. No text holds a line feed, so that none can look like one.
 fn count_events(lines: &[u8]) -> u64 {
     let begin = br#"{"seq":"#;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use memchr::memchr;
+use uuid::Uuid;
 
 use super::format::{LineError, SegmentLine, segment_first, segment_name};
 use super::opening::{Damage, foreign};
@@ -56,4 +57,12 @@ pub(super) fn first_line(file: &ReadFile) -> io::Result<Vec<u8>> {
     let count = file.read_at(0, &mut bytes)?;
     bytes.truncate(memchr(b'\n', &bytes[..count]).unwrap_or(count));
     Ok(bytes)
+}
+
+/// Why a segment does not go on from one of the log `log` whose last event was at `time`.
+pub(super) fn is_not_behind(header: &SegmentLine, log: Uuid, time: &[u8; 24]) -> Option<String> {
+    if header.log != log {
+        return Some(format!("it belongs to log {}, and the segment before to log {log}", header.log));
+    }
+    (header.at.to_rfc3339() < *time).then(|| "its time is before that of the last event before it".to_owned())
 }

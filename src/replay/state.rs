@@ -4,15 +4,19 @@
 //! nothing of this, are known by their bytes and passed over.
 
 use std::net::IpAddr;
+use std::thread;
 
 use serde::Serialize;
 
 use super::{ReplayError, check_beginning};
 use crate::chat::state::Failures;
-use crate::chat::{Event, Seq, SessionId, State};
+use crate::chat::{Event, Record, Seq, SessionId, State};
 use crate::clock::Timestamp;
 use crate::eventlog::{EventLine, LogReader, event_kind};
 use crate::names::{DeviceName, GroupName, UserName};
+
+/// So many events are folded side by side: more than a segment usually has, and few enough to be kept in memory.
+const SIDE_BY_SIDE_EVENTS_MAX: u64 = 1 << 20;
 
 /// A point in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,21 +88,53 @@ pub fn state_at(mut reader: LogReader, point: Point) -> Result<(StateAt, Vec<Str
     let through = last_event(&mut reader, point)?;
     let found = reader.snapshot(through)?;
     let mut state = found.state.unwrap_or_default();
-    reader.seek(state.seq + 1)?;
-    while state.seq < through {
-        let last = state.seq;
-        let Some(line) = reader.next_line()? else { return Err(ReplayError::NoSuchEvent { asked: through, last }) };
-        if line.seq < through && changes_nothing(&line) {
-            continue;
+    // Few events are folded by two cores, which have to keep what they find until all before it is there.
+    let mut from = state.seq + 1;
+    if through - state.seq <= SIDE_BY_SIDE_EVENTS_MAX {
+        let middle = from + (through - state.seq) / 2;
+        let mut beside = reader.beside();
+        let (early, late) = thread::scope(|scope| {
+            let early = scope.spawn(|| collected(&mut beside, from, middle));
+            let late = collected(&mut reader, middle, through + 1);
+            (early.join().expect("a reader does not panic"), late)
+        });
+        for record in early?.into_iter().chain(late?) {
+            state.apply(record.seq, record.at, &record.event);
         }
-        let record = Event::decode(line.bytes).map_err(|source| ReplayError::Event { seq: line.seq, source })?;
-        state.apply(record.seq, record.at, &record.event);
+        from = through + 1;
     }
+    for_each_that_counts(&mut reader, from, through + 1, |record| state.apply(record.seq, record.at, &record.event))?;
     let moment = match point {
         Point::Moment(moment) => moment,
         Point::End | Point::Event(_) => state.at,
     };
     Ok((StateAt::of(&state, moment), found.notices))
+}
+
+/// The events that count between two, of which the second is none of them.
+fn collected(reader: &mut LogReader, from: Seq, to: Seq) -> Result<Vec<Record>, ReplayError> {
+    let mut records = Vec::new();
+    for_each_that_counts(reader, from, to, |record| records.push(record))?;
+    Ok(records)
+}
+
+/// Gives the events between two that change what is shown, and the last in any case, for its time.
+fn for_each_that_counts(
+    reader: &mut LogReader,
+    from: Seq,
+    to: Seq,
+    mut each: impl FnMut(Record),
+) -> Result<(), ReplayError> {
+    reader.seek(from)?;
+    while reader.next_seq() < to {
+        let last = reader.next_seq() - 1;
+        let Some(line) = reader.next_line()? else { return Err(ReplayError::NoSuchEvent { asked: to - 1, last }) };
+        if line.seq + 1 < to && changes_nothing(&line) {
+            continue;
+        }
+        each(Event::decode(line.bytes).map_err(|source| ReplayError::Event { seq: line.seq, source })?);
+    }
+    Ok(())
 }
 
 /// The last event up to a point, 0 before the first.
