@@ -51,6 +51,7 @@ pub fn redis(port: u16) -> String {
     format!(
         "port {port}
 bind 127.0.0.1
+protected-mode no
 maxclients 19900
 save \"\"
 appendonly no

@@ -112,17 +112,18 @@ impl Connections {
                 send(self, request)?;
                 sent += 1;
             }
-            let before = answered;
+            let mut something = false;
             let can_send_more = sent < all && sent - answered < under_way;
             let patience = if can_send_more { Duration::ZERO } else { Duration::from_millis(100) };
             self.turn(patience, &mut |client, at, incoming| {
+                something = true;
                 if incoming == Incoming::Answer {
                     answered += 1;
                 }
                 told(client, at, incoming)
             })?;
             let now = clock::monotonic();
-            if answered > before {
+            if something {
                 last_progress = now;
             }
             ensure!(
