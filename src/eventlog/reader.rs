@@ -156,6 +156,7 @@ impl LogReader {
             directory: self.directory.clone(),
             only: self.only,
             end: End::Told,
+            is_head_known: self.is_head_known,
             through: self.through,
             judged: None,
             next_seq: 1,
