@@ -85,7 +85,7 @@ fn any_point_is_the_fold_of_all_before_it_with_snapshots_and_without() {
         let shown_sessions = state["logged_in"].as_array().unwrap().iter().map(|session| session["session"].as_u64());
         assert!(shown_sessions.eq(sessions.iter().copied().map(Some)), "event {seq}: {state} and {sessions:?}");
         let groups = state["groups"].as_array().unwrap().iter().map(|group| group["group"].as_str().unwrap());
-        assert!(groups.eq(folded.groups.keys().map(|group| group.as_str())), "event {seq}");
+        assert!(groups.eq(folded.groups.keys().map(messenger::names::GroupName::as_str)), "event {seq}");
         assert_eq!((state["seq"].as_u64(), &state["ts"]), (Some(seq), &serde_json::json!(folded.at.to_string())));
         // The moment of two events is that behind the second; one between is behind the same. The server's come later.
         for ms in [0, 3].into_iter().filter(|_| seq < EVENTS) {
