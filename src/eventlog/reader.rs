@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter};
 
 use super::format::{Head, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
 use super::judge::walk;
 use super::opening::{Damage, HEAD, HOW_TO_MEND};
-use super::search::find_line;
+use super::search::{find_line, line_near};
 use super::segment_files::{check_names, first_line, header_error, is_not_behind, parse_header, read_header, segments};
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
@@ -256,30 +256,13 @@ impl LogReader {
         self.next_line()
     }
 
-    /// Goes on to the line in what was read where `wanted` stands, else to the last whole one; back from there to the
-    /// next line of an event. It must have the number that follows from how many are passed over: else they are read one
-    /// by one, which finds what is wrong.
     fn pass_over_lines_without(&mut self, wanted: &Finder<'_>) {
         // What was read before a search for a place is none of what follows it.
-        if self.open.is_none() {
-            return;
-        }
-        let unread = &self.buffer[self.start..];
-        let mut end = wanted.find(unread).or_else(|| memrchr(b'\n', unread)).unwrap_or(0);
-        while end > 0 {
-            let begin = memrchr(b'\n', &unread[..end]).map_or(0, |line_feed| line_feed + 1);
-            match event_start(&unread[begin..]) {
-                Some((seq, _)) if seq > self.through => return,
-                Some((seq, _)) if seq >= self.next_seq => {
-                    if seq - self.next_seq != count_events(&unread[..begin]) {
-                        return;
-                    }
-                    self.next_seq = seq;
-                    self.start += begin;
-                    return;
-                }
-                _ => end = begin.saturating_sub(1),
-            }
+        if self.open.is_some()
+            && let Some((begin, seq)) = line_near(&self.buffer[self.start..], wanted, self.next_seq, self.through)
+        {
+            self.next_seq = seq;
+            self.start += begin;
         }
     }
 
@@ -511,11 +494,4 @@ impl LogReader {
         }
         (segment_name(open.header.first), lines)
     }
-}
-
-/// How many event lines begin in whole lines. No text holds a line feed, so that none can look like one.
-fn count_events(lines: &[u8]) -> u64 {
-    let begin = br#"{"seq":"#;
-    let behind_others = memchr::memmem::find_iter(lines, b"\n{\"seq\":").count() as u64;
-    behind_others + u64::from(lines.starts_with(begin))
 }
