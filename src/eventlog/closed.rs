@@ -1,15 +1,16 @@
 //! Segments that are never appended to again: their links, and their events.
 
 use std::io;
+use std::thread;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 use uuid::Uuid;
 
 use super::erasure::Line;
 use super::format::{CommitLine, LineError, SegmentLine, event_start, is_frame, segment_name};
 use super::opening::{Damage, OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
-use super::tree::Hash;
+use super::tree::{Hash, Tree};
 use crate::chat::{DecodeError, Event, Record, Seq};
 use crate::clock::Timestamp;
 
@@ -18,6 +19,8 @@ const LINK_BYTES_MAX: usize = 8 << 10;
 
 /// Bytes read from a segment at once: more than the longest line.
 const CHUNK_BYTES: usize = 2 << 20;
+/// Bytes of lines from which on a thread of its own makes their leaves: to start one takes as long as some of them.
+const BESIDE_BYTES_MIN: usize = 256 << 10;
 
 /// What a closed segment ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +146,31 @@ pub(super) fn check_link(
     }
 }
 
+/// The tree over the lines of a closed segment.
+struct Leaves {
+    tree: Tree,
+    /// The first event whose line claims to be erased, and is not as it was written.
+    unlike: Option<Seq>,
+}
+
+impl Leaves {
+    /// Adds the events of whole lines.
+    fn add(&mut self, lines: &[u8]) {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', lines) {
+            let line = &lines[start..end];
+            start = end + 1;
+            if is_frame(line) {
+                continue;
+            }
+            match Line::leaf_of(line) {
+                Some(leaf) => self.tree.push(leaf),
+                None => self.unlike = self.unlike.or(event_start(line).map(|(seq, _)| seq)),
+            }
+        }
+    }
+}
+
 /// Reads the events of a segment, piece by piece.
 #[derive(Debug)]
 pub(super) struct Replay {
@@ -190,27 +218,25 @@ impl Replay {
         segment: &ClosedSegment,
         each: &mut impl FnMut(Replayed<'_>),
     ) -> Result<(), OpenError> {
-        let mut tree = header.tree.clone();
-        let mut unlike = None;
-        self.read_chunks(file, &mut |replayed| {
-            match Line::leaf_of(replayed.line) {
-                Some(leaf) => tree.push(leaf),
-                None => unlike = unlike.or(Some(replayed.record.seq)),
-            }
-            each(replayed);
-        })?;
-        if let Some(seq) = unlike {
+        let mut leaves = Leaves { tree: header.tree.clone(), unlike: None };
+        self.read_chunks(file, &mut leaves, each)?;
+        if let Some(seq) = leaves.unlike {
             let what = format!("the erased line of event {seq} is not as it was written");
             return Err(OpenError::Damage(Damage { seq, ..Damage::of_header(self.segment, &what) }));
         }
-        if (tree.leaves(), tree.root()) != (segment.last, segment.root) {
+        if (leaves.tree.leaves(), leaves.tree.root()) != (segment.last, segment.root) {
             let what = format!("events {} to {} are not those that were committed", segment.first, segment.last);
             return Err(self.damage(what));
         }
         Ok(())
     }
 
-    fn read_chunks(&mut self, file: &impl StorageFile, each: &mut impl FnMut(Replayed<'_>)) -> Result<(), OpenError> {
+    fn read_chunks(
+        &mut self,
+        file: &impl StorageFile,
+        leaves: &mut Leaves,
+        each: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), OpenError> {
         // A byte more than there are to be read shows the end.
         let length = usize::try_from(file.length().map_err(disk(self.segment))?).unwrap_or(usize::MAX);
         let mut buffer = vec![0; length.saturating_add(1).min(CHUNK_BYTES)];
@@ -219,7 +245,17 @@ impl Replay {
             let count = file.read_at(self.offset + filled as u64, &mut buffer[filled..]).map_err(disk(self.segment))?;
             filled += count;
             let whole = memrchr(b'\n', &buffer[..filled]).map_or(0, |end| end + 1);
-            self.read(&buffer[..whole], each)?;
+            let lines = &buffer[..whole];
+            // The tree takes a fifth of the time; the events are folded on another core meanwhile.
+            if lines.len() < BESIDE_BYTES_MIN {
+                leaves.add(lines);
+                self.read(lines, each)?;
+            } else {
+                thread::scope(|scope| {
+                    scope.spawn(|| leaves.add(lines));
+                    self.read(lines, each)
+                })?;
+            }
             buffer.copy_within(whole..filled, 0);
             filled -= whole;
             if count == 0 {
