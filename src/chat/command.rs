@@ -1,5 +1,7 @@
 //! Commands, and the one parser that turns what a person types into them.
 
+use memchr::memchr;
+
 use super::{Refusal, Seq};
 use crate::names::{GroupName, Text, UserName};
 
@@ -122,7 +124,7 @@ impl Command {
     /// The line starts with no command.
     pub fn split(line: &str) -> Result<(&'static Usage, &str), Refusal> {
         let line = line.trim_start_matches(' ');
-        let end = line.find(' ').unwrap_or(line.len());
+        let end = memchr(b' ', line.as_bytes()).unwrap_or(line.len());
         let word = line[..end].strip_prefix('/').ok_or(Refusal::UnknownCommand)?;
         Ok((usage_of(word).ok_or(Refusal::UnknownCommand)?, &line[end..]))
     }
@@ -173,7 +175,7 @@ impl<'a> Words<'a> {
             self.rest = rest;
             return None;
         }
-        let end = rest.find(' ').unwrap_or(rest.len());
+        let end = memchr(b' ', rest.as_bytes()).unwrap_or(rest.len());
         self.rest = &rest[end..];
         Some(&rest[..end])
     }

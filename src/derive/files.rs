@@ -1,8 +1,8 @@
 //! The derived files on the disk: whole lines appended, and the one file that shrinks replaced at once.
 //!
 //! A file's length grows by pages within one write, so that a reader could see half a line wherever a page ends: each
-//! write is therefore of lines within one page, or of one line. What is left is a line that spans two pages, in the
-//! instant between them.
+//! write therefore ends with the last line that ends in its page, and begins with the line that spans two pages, if one
+//! does. What is left is that line, in the instant between its pages.
 //!
 //! Until all that the log holds is in them, files that are made anew stand under names of their own; a crash in between
 //! leaves the old ones as they were.
@@ -120,11 +120,12 @@ fn write_lines(file: &File, mut offset: u64, mut lines: &[u8]) -> io::Result<()>
     Ok(())
 }
 
-/// How many bytes of lines are written at once at an offset: the lines that end in its page, at least one line.
+/// How many bytes of lines are written at once at an offset: the first line, and those that end in the same page.
 fn one_write(offset: u64, lines: &[u8]) -> usize {
-    let room = usize::try_from(PAGE_BYTES - offset % PAGE_BYTES).unwrap_or(usize::MAX).min(lines.len());
-    let end = memrchr(b'\n', &lines[..room]).or_else(|| memchr(b'\n', lines));
-    end.map_or(lines.len(), |end| end + 1)
+    let Some(first_end) = memchr(b'\n', lines) else { return lines.len() };
+    let page_end = (offset + first_end as u64) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
+    let room = usize::try_from(page_end - offset).unwrap_or(usize::MAX).min(lines.len());
+    memrchr(b'\n', &lines[..room]).map_or(lines.len(), |end| end + 1)
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> DeriveError {
@@ -139,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_write_is_of_whole_lines_within_a_page_or_of_one_line(
+        fn each_write_is_of_whole_lines_that_end_in_one_page_and_at_most_its_first_spans_two(
             lengths in proptest::collection::vec(0_usize..6_000, 1..20),
             start in 0_u64..10_000,
         ) {
@@ -149,8 +150,11 @@ mod tests {
                 let (now, later) = rest.split_at(one_write(offset, rest));
                 let end = offset + now.len() as u64;
                 prop_assert!(now.ends_with(b"\n"));
-                let lines = now.iter().filter(|byte| **byte == b'\n').count();
-                prop_assert!(lines == 1 || offset / PAGE_BYTES == (end - 1) / PAGE_BYTES);
+                let page = (end - 1) / PAGE_BYTES;
+                let mut ends = now.iter().zip(offset..).filter(|(byte, _)| **byte == b'\n').map(|(_, place)| place);
+                prop_assert!(ends.all(|place| place / PAGE_BYTES == page));
+                let next_end = later.iter().zip(end..).find(|(byte, _)| **byte == b'\n').map(|(_, place)| place);
+                prop_assert!(next_end.is_none_or(|place| place / PAGE_BYTES > page), "a line more fitted");
                 (offset, rest) = (end, later);
             }
             prop_assert_eq!(offset, start + lines.len() as u64);

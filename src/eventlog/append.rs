@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use memchr::memchr_iter;
 use uuid::Uuid;
 
 use super::format::{CommitLine, Head, HeadFile, SLOT_BYTES, SegmentLine, segment_name};
@@ -170,8 +171,10 @@ impl<S: Storage> Log<S> {
             self.begin_next_segment().map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            self.good.tree.push(Hash::of_leaf(&line[..line.len() - 1]));
+        let mut start = 0;
+        for end in memchr_iter(b'\n', &lines) {
+            self.good.tree.push(Hash::of_leaf(&lines[start..end]));
+            start = end + 1;
         }
         assert!(self.good.tree.leaves() == last, "a batch has a line for each of its events");
         let root = self.good.tree.root();
