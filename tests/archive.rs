@@ -62,7 +62,7 @@ fn texts(what: &str, numbers: impl Iterator<Item = u64>) -> Vec<String> {
 }
 
 fn files(world: &World, directory: &str) -> (MemoryDisk, Vec<String>) {
-    let files = world.disk.beside(directory).unwrap();
+    let files = world.disk.beside(directory);
     let names = files.list().unwrap();
     (files, names)
 }
