@@ -216,6 +216,21 @@ fn without_snapshots_and_indexes_an_opening_makes_them_again() {
 }
 
 #[test]
+fn indexes_that_are_missing_are_made_again_behind_a_start() {
+    let world = long_log();
+    let (index, names) = files(&world, "index");
+    let made: Vec<_> = names.iter().map(|name| index.content(name).unwrap()).collect();
+    for name in &names[3..9] {
+        index.remove(name).unwrap();
+    }
+    index.sync_names().unwrap();
+    let world = world.crash();
+    assert_eq!(world.notices, [] as [String; 0]);
+    let (index, again) = files(&world, "index");
+    assert!(again == names && made.iter().zip(&names).all(|(made, name)| index.content(name).as_ref() == Some(made)));
+}
+
+#[test]
 fn a_damaged_snapshot_is_passed_over_and_said() {
     let mut world = long_log();
     for spoil in 0..4 {
