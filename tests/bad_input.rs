@@ -445,18 +445,16 @@ fn damage_has_its_exit_code_where_nothing_can_be_said() {
 
 #[test]
 fn a_server_whose_notices_nobody_takes_goes_on_serving() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    make_log(&data, |seq| message(seq, at(seq)));
-    // A torn batch at the start, and an index that is not right later: both are to be said.
-    let newest = data.join("events").join(segment_name(NEWEST));
-    fs::write(&newest, [&fs::read(&newest).unwrap()[..], b"{\"seq\":21,"].concat()).unwrap();
-    std::os::unix::fs::symlink("/dev/full", directory.path().join("errors.txt")).unwrap();
-    let mut server = Server::start_in(directory, &[]);
-    assert_eq!(fs::read_dir(data.join("torn")).unwrap().count(), 1);
-    for index in fs::read_dir(data.join("index")).unwrap() {
+    let mut server = served();
+    // A torn batch at the start, and indexes that are not right later: both are to be said.
+    let newest = server.data().join("events").join(segment_name(NEWEST));
+    fs::write(&newest, [&fs::read(&newest).unwrap()[..], b"{\"seq\":23,"].concat()).unwrap();
+    for index in fs::read_dir(server.data().join("index")).unwrap() {
         fs::write(index.unwrap().path(), "no index").unwrap();
     }
+    server.mute();
+    server.restart();
+    assert_eq!(fs::read_dir(server.data().join("torn")).unwrap().count(), 1);
     let mut han = server.login("han");
     assert_eq!(han.command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
     assert!(server.stop().success());
