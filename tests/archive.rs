@@ -62,7 +62,7 @@ fn texts(what: &str, numbers: impl Iterator<Item = u64>) -> Vec<String> {
 }
 
 fn files(world: &World, directory: &str) -> (MemoryDisk, Vec<String>) {
-    let files = world.disk.beside(directory).unwrap();
+    let files = world.disk.beside(directory);
     let names = files.list().unwrap();
     (files, names)
 }
@@ -213,6 +213,21 @@ fn without_snapshots_and_indexes_an_opening_makes_them_again() {
     check_opening(&world, &[]);
     let made_at_start = ["index", "snapshots"].map(|directory| contents(&world, directory));
     assert!(made_at_start == made_beside, "they are the same however they are made");
+}
+
+#[test]
+fn indexes_that_are_missing_are_made_again_behind_a_start() {
+    let world = long_log();
+    let (index, names) = files(&world, "index");
+    let made: Vec<_> = names.iter().map(|name| index.content(name).unwrap()).collect();
+    for name in &names[3..9] {
+        index.remove(name).unwrap();
+    }
+    index.sync_names().unwrap();
+    let world = world.crash();
+    assert_eq!(world.notices, [] as [String; 0]);
+    let (index, again) = files(&world, "index");
+    assert!(again == names && made.iter().zip(&names).all(|(made, name)| index.content(name).as_ref() == Some(made)));
 }
 
 #[test]

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::LazyLock;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use messenger::clock::{self, Timestamp};
 use messenger::eventlog::memory::MemoryDisk;
 use messenger::eventlog::{self, Batch, Storage as _, checked, segment_name};
-use server::{PASSWORD, Server, USERS, run};
+use server::{PASSWORD, Server, USERS, messenger, run};
 
 /// Events of which each segment has four, in two batches.
 const SEGMENT_BYTES: u64 = 2_500;
@@ -64,9 +66,6 @@ impl Data {
         fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
         let data = Self(directory);
         make_log(&data.path(), line);
-        for directory in ["index", "snapshots"] {
-            fs::create_dir(data.path().join(directory)).unwrap();
-        }
         data
     }
 
@@ -89,6 +88,24 @@ impl Data {
         let (fields, _) = header.rsplit_once(",\"check\"").unwrap();
         let header = String::from_utf8(checked(&change(fields))).unwrap();
         fs::write(self.segment(first), header + rest).unwrap();
+    }
+
+    /// Puts something else in the place of a file.
+    fn put_no_file(&self, path: &Path, kind: &str) {
+        let _ = fs::remove_file(path);
+        match kind {
+            "a directory" => fs::create_dir(path).unwrap(),
+            _ => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+        }
+    }
+
+    /// Erases with these arguments beside the usual ones, is refused so, and leaves every byte as it was.
+    fn assert_not_erased(&self, arguments: &[&str], exit: i32, words: &str) {
+        let before = files(&self.path());
+        let done = run(&[&["erase", self.path().to_str().unwrap()][..], arguments].concat());
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(exit) && said.contains(words), "{words}: {:?}: {said}", done.status);
+        assert!(files(&self.path()) == before, "{words}: it has written");
     }
 
     fn run(&self, way: &str) -> Output {
@@ -114,7 +131,7 @@ impl Data {
             for word in words {
                 assert!(said.contains(word), "{way}: {said:?} lacks {word:?}");
             }
-            assert_eq!(files(&self.path()), before, "{way} has written");
+            assert!(files(&self.path()) == before, "{way} has written");
         }
     }
 }
@@ -126,7 +143,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         if path.is_dir() {
             found.extend(files(&path));
         }
-        found.insert(path.clone(), (!path.is_dir()).then(|| fs::read(&path).unwrap()));
+        found.insert(path.clone(), path.is_file().then(|| fs::read(&path).unwrap()));
     }
     found
 }
@@ -179,7 +196,7 @@ fn a_segment_that_is_missing_in_the_middle_is_named() {
     let data = Data::good();
     fs::remove_file(data.segment(MIDDLE)).unwrap();
     let missing = format!("the segment with events {MIDDLE} to {} is missing", MIDDLE + 3);
-    data.assert_refused(&ALL_WAYS, &[".jsonl, line ", &missing, "from a copy"]);
+    data.assert_refused(&ALL_WAYS, &[".jsonl, ", &missing, "from a copy"]);
 }
 
 #[test]
@@ -197,7 +214,7 @@ fn a_head_of_which_nothing_is_whole_is_refused_by_all_who_read() {
         fs::write(data.path().join("events/HEAD"), head).unwrap();
         let derived = format!("--derive={}", data.path().display());
         let ways = ["serve", "replay", "--verify", "--state", "--stats", "--checkpoint", &derived];
-        data.assert_refused(&ways, &["HEAD, line 1", "from a copy"]);
+        data.assert_refused(&ways, &["HEAD: ", "both its slots are broken", "from a copy"]);
     }
 }
 
@@ -292,4 +309,153 @@ fn an_index_and_a_snapshot_of_another_log_are_said_not_used_and_made_anew() {
     assert!(said.contains(&format!("the index of segment {MIDDLE} is made anew: ")), "{said}");
     assert!(server.stop().success());
     assert!(own == [&snapshot, &index].map(|name| fs::read(server.data().join(name)).unwrap()));
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_file_of_the_log_is_named() {
+    for kind in ["a pipe", "a directory"] {
+        let refused = |name: &str, ways: &[&str]| {
+            let data = Data::good();
+            data.put_no_file(&data.path().join("events").join(name), kind);
+            data.assert_refused(ways, &[name, &format!("it is {kind}, and no file"), "from a copy"]);
+        };
+        refused("HEAD", &[&ALL_WAYS[..], &["--checkpoint", "--stats", "--prove=2"]].concat());
+        for first in [1, MIDDLE, NEWEST] {
+            refused(&segment_name(first), &ALL_WAYS);
+        }
+        refused("next.tmp", &["serve", "erase"]);
+        refused("erased.tmp", &["serve", "erase"]);
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_file_beside_the_log_is_passed_over_and_said() {
+    let mut server = served();
+    let (snapshot, index) = (format!("snapshots/{:020}.json", NEWEST - 1), format!("index/{MIDDLE:020}.idx"));
+    let data = Data::good();
+    for name in [&snapshot, &index] {
+        data.put_no_file(&server.data().join(name), "a pipe");
+    }
+    let done = run(&["replay", &server.data_argument(), "--state"]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(said, format!("messenger: {snapshot} is not used: it is a pipe, and no file\n"));
+    server.restart();
+    let mut han = server.login("han");
+    assert_eq!(han.command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+    let said = server.errors();
+    assert!(said.contains(&format!("{snapshot} is not used: it is a pipe, and no file")), "{said}");
+    assert!(said.contains(&format!("the index of segment {MIDDLE} is made anew: it is a pipe, and no file")), "{said}");
+    assert!(server.stop().success());
+    assert!([&snapshot, &index].iter().all(|name| server.data().join(name).is_file()));
+}
+
+#[test]
+fn an_erasure_that_is_refused_leaves_every_byte_as_it_was() {
+    let (name, reason) = (["--by", "admin"], ["--reason", "asked for"]);
+    let usual = [name, reason].concat();
+    let asked = |data: &Data, seqs: &str, exit, words: &str| {
+        data.assert_not_erased(&[&["--seq", seqs], &usual[..]].concat(), exit, words);
+    };
+    let data = Data::good();
+    // What a crash left is put right by whoever writes, and by nobody else.
+    let newest = fs::read(data.segment(NEWEST)).unwrap();
+    fs::write(data.segment(NEWEST), [&newest[..], b"{\"seq\":21,"].concat()).unwrap();
+    fs::write(data.path().join("events/erased.tmp"), "half of a segment").unwrap();
+    fs::write(data.segment(21), "").unwrap();
+    asked(&data, "2,21", 1, "there is no event 21 in the log, which ends with event 20");
+    asked(&data, "0", 1, "there is no event 0");
+    let many: Vec<String> = (1..=1_001).map(|seq| seq.to_string()).collect();
+    asked(&data, &many.join(","), 2, "1001 events are named, and one erasure names at most 1000");
+    let long = "x".repeat(16_385);
+    let with = |by: &str, reason: &str, words: &str| {
+        data.assert_not_erased(&["--seq", "2", "--by", by, "--reason", reason], 2, words);
+    };
+    with(&long, "asked for", "the name has 16385 bytes, and in the log it may have at most 16384");
+    with("admin", &long, "the reason has 16385 bytes, and in the log it may have at most 16384");
+    with(" ", "asked for", "neither may be empty");
+    assert!(data.run("erase").status.success());
+    asked(&data, "2", 1, "the text of event 2 was erased before");
+    asked(&data, "21", 1, "event 21 is no message but of type \"erasure\"");
+
+    let damaged = Data::good();
+    let content = fs::read_to_string(damaged.segment(MIDDLE)).unwrap();
+    fs::write(damaged.segment(MIDDLE), content.replacen("xxx", "xyx", 1)).unwrap();
+    let place = format!("{}, line 4, event {MIDDLE}: events {MIDDLE} to {} are not", segment_name(MIDDLE), MIDDLE + 1);
+    asked(&damaged, &(MIDDLE + 3).to_string(), 7, &place);
+    fs::write(damaged.segment(1), "{").unwrap();
+    asked(&damaged, "2", 7, &format!("{}, line 1, event 1: its first line has no end", segment_name(1)));
+}
+
+#[test]
+fn a_key_of_another_log_is_refused_before_the_log_is_touched() {
+    let keys = |data: &Data| data.path().join("keys");
+    let (data, other) = (Data::good(), Data::good());
+    eventlog::make_key(&other.path(), uuid::Uuid::new_v4()).unwrap();
+    fs::rename(keys(&other), keys(&data)).unwrap();
+    let newest = fs::read(data.segment(NEWEST)).unwrap();
+    fs::write(data.segment(NEWEST), [&newest[..], b"{\"seq\":21,"].concat()).unwrap();
+    let refused = |words: &str| {
+        let before = files(&data.path());
+        let done = data.run("serve");
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && said.contains(words), "{:?}: {said}", done.status);
+        assert!(files(&data.path()) == before, "it has written");
+    };
+    refused("keys/checkpoint holds no key of this log; move it elsewhere");
+    data.put_no_file(&keys(&data).join("checkpoint"), "a pipe");
+    refused("keys/checkpoint cannot be used: it is a pipe, and no file");
+}
+
+#[test]
+fn a_segment_that_was_cut_off_while_it_was_made_is_said_and_removed_by_a_start() {
+    let begun = Data::good();
+    let header = fs::read(begun.segment(NEWEST)).unwrap();
+    for torn in [&b""[..], &header[..100], &[0; 300]] {
+        let data = Data::good();
+        fs::write(data.segment(21), torn).unwrap();
+        let name = segment_name(21);
+        let before = files(&data.path());
+        let done = data.run("--verify");
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.success(), "{said}");
+        assert!(said.starts_with(&format!("messenger: {name} was cut off while it was made")), "{said}");
+        assert!(String::from_utf8(done.stdout).unwrap().starts_with("intact: 20 events, head 20 "));
+        for way in ["replay", "--state", "--stats", "--prove=20"] {
+            let done = data.run(way);
+            assert!(done.status.success() && done.stderr.is_empty(), "{way}: {done:?}");
+        }
+        assert!(files(&data.path()) == before);
+        assert!(data.run("erase").status.success());
+        assert!(!data.segment(21).exists());
+    }
+    // Where nothing says that it was never acknowledged, it is damage.
+    let data = Data::good();
+    fs::write(data.segment(NEWEST), "").unwrap();
+    data.assert_refused(&["serve", "erase", "--verify"], &[&segment_name(NEWEST), "its first line has no end"]);
+}
+
+#[test]
+fn damage_has_its_exit_code_where_nothing_can_be_said() {
+    let data = Data::good();
+    fs::write(data.path().join("events/HEAD"), "").unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let done = messenger().args(["replay", data.path().to_str().unwrap(), "--verify"]).stderr(full).status().unwrap();
+    assert_eq!(done.code(), Some(7));
+}
+
+#[test]
+fn a_server_whose_notices_nobody_takes_goes_on_serving() {
+    let mut server = served();
+    // A torn batch at the start, and indexes that are not right later: both are to be said.
+    let newest = server.data().join("events").join(segment_name(NEWEST));
+    fs::write(&newest, [&fs::read(&newest).unwrap()[..], b"{\"seq\":23,"].concat()).unwrap();
+    for index in fs::read_dir(server.data().join("index")).unwrap() {
+        fs::write(index.unwrap().path(), "no index").unwrap();
+    }
+    server.mute();
+    server.restart();
+    assert_eq!(fs::read_dir(server.data().join("torn")).unwrap().count(), 1);
+    let mut han = server.login("han");
+    assert_eq!(han.command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+    assert!(server.stop().success());
 }

@@ -174,7 +174,9 @@ fn what_was_ordered_before_a_crash_is_erased_when_the_server_starts() {
     // The lines behind it have moved.
     assert_eq!(history(&mut leia, "han").last().unwrap()["text"], "lunch");
     assert!(server.stop().success());
-    assert!(server.errors().contains("the text of 1 messages was erased"), "{}", server.errors());
+    let said = server.errors();
+    assert!(said.lines().count() == 1 && said.contains("the text of 1 messages was erased"), "{said}");
+    assert_eq!(fs::read_dir(server.data().join("snapshots")).unwrap().count(), 1);
     assert!(!holds(&server.data(), "secret plan"));
     assert!(verify(&server, &head).status.success());
 }

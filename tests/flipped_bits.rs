@@ -50,7 +50,8 @@ fn start_with_flipped(recording: &Recording, disk: &MemoryDisk) -> Outcome {
         Ok(opened) => opened,
         Err(error) => {
             let told = error.to_string();
-            let has_place = told.contains("event ") || told.contains("events ") || told.contains("line 1");
+            let places = ["event ", "events ", "line 1", "HEAD: ", ".jsonl: the segment does not end"];
+            let has_place = places.iter().any(|place| told.contains(place));
             assert!(has_place && (told.contains(".jsonl") || told.contains("HEAD") || told.contains("lost")), "{told}");
             return Outcome::Refused;
         }
@@ -79,7 +80,7 @@ fn flip_everywhere(recording: &Recording, disk: &MemoryDisk, image: &DiskImage) 
         for (directory, name, length) in &files {
             for offset in (part..*length).step_by(cores) {
                 let flipped = image.after_power_cut(|| true);
-                flipped.beside(directory).unwrap().flip(name, offset, random.below(8) as u32);
+                flipped.beside(directory).flip(name, offset, random.below(8) as u32);
                 let outcome = start_with_flipped(recording, &flipped);
                 let kind = if name == "HEAD" { "HEAD" } else { directory };
                 *outcomes.entry((kind.to_owned(), outcome)).or_default() += 1;
@@ -108,7 +109,7 @@ fn image_of(disk: &MemoryDisk) -> DiskImage {
 fn whatever_bit_is_flipped_the_server_gives_what_was_acknowledged_or_says_where_it_is_not() {
     let recording = Recording::make(1, Faults::default(), true);
     recording.disk.cut_power(|| true);
-    recording.disk.beside("torn").unwrap().put("00000000000000000001-7-9", b"never acknowledged".to_vec());
+    recording.disk.beside("torn").put("00000000000000000001-7-9", b"never acknowledged".to_vec());
     let outcomes = flip_everywhere(&recording, &recording.disk, &image_of(&recording.disk));
     println!("{outcomes:?}");
     let count = |kind: &str, outcome| outcomes.get(&(kind.to_owned(), outcome)).copied().unwrap_or(0);
@@ -127,7 +128,7 @@ fn whatever_bit_is_flipped_the_server_gives_what_was_acknowledged_or_says_where_
 fn where_nothing_derived_is_left_a_flipped_bit_of_an_event_is_refused() {
     let recording = Recording::make(1, Faults::default(), true);
     for directory in ["index", "snapshots"] {
-        let place = recording.disk.beside(directory).unwrap();
+        let place = recording.disk.beside(directory);
         place.list().unwrap().iter().for_each(|name| place.remove(name).unwrap());
     }
     recording.disk.cut_power(|| true);
@@ -240,15 +241,7 @@ fn verifying_reports_every_single_bit_of_a_log() {
 fn a_reader_that_checks_the_lines_alone_does_not_see_most_bits() {
     // The same flips, and a report by whoever only reads the events, without the tree and the checks.
     let read = |data: &Path| {
-        let intact = Verified {
-            erased_unproven: 0,
-            events: 7,
-            seq: 7,
-            root: eventlog::Tree::default().root(),
-            erasures_left: 0,
-            unfinished_bytes: 0,
-            is_head_half_broken: false,
-        };
+        let intact = Verified { events: 7, seq: 7, root: eventlog::Tree::default().root(), ..Verified::default() };
         let mut seq = 0;
         let mut names: Vec<PathBuf> =
             fs::read_dir(data.join("events")).unwrap().map(|file| file.unwrap().path()).collect();

@@ -275,6 +275,34 @@ fn a_reader_that_is_too_slow_gets_everything_once_from_the_log() {
 }
 
 #[test]
+fn who_asks_for_history_and_never_reads_takes_little_memory_and_misses_nothing() {
+    const HELD_BYTES_MAX: usize = 2 << 20;
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+    let filler = "x".repeat(16_000);
+    for _ in 0..80 {
+        world.command(han, &format!("/msgto leia {filler}"));
+    }
+    world.frames(leia);
+    world.set_deaf(leia, true);
+    let ask = format!("{}\n", json!({"type": "command", "text": "/history han 100"}));
+    let asked = 20;
+    let held = |world: &World| world.hub.output(leia).len();
+    world.send(leia, ask.repeat(asked));
+    assert!(!world.hub.wants_bytes(leia));
+    let first = held(&world);
+    assert!(first > HELD_BYTES_MAX / 4, "an answer is nearly as long as a line may be");
+    for _ in 0..150 {
+        world.command(han, &format!("/msgto leia {filler}"));
+        assert!(held(&world) < HELD_BYTES_MAX, "{} bytes", held(&world));
+    }
+    world.set_deaf(leia, false);
+    let frames = world.frames(leia);
+    assert_eq!(frames.iter().filter(|frame| frame["command"] == "history").count(), asked);
+    assert_eq!(texts(&frames).len(), 150);
+}
+
+#[test]
 fn watchers_are_told_of_logins_and_logouts_of_others() {
     let mut world = World::new();
     let han = world.login_with("han", &json!({"watch": true}));
@@ -548,8 +576,12 @@ fn a_session_that_the_disk_cannot_feed_ends_and_leaves_no_ghost() {
     world.command(han, "/msgto leia hi");
     world.reads_fail = true;
     let leia = world.login("leia");
-    assert_eq!(world.frames(leia).pop().unwrap()["code"], "storage_failed");
+    let last_word = world.frames(leia).pop().unwrap();
+    assert_eq!(last_word["code"], "storage_failed");
+    assert!(last_word["message"].as_str().unwrap().contains("`messenger replay --verify`"), "{last_word}");
     assert!(world.is_closed(leia));
+    let answer = world.command(han, "/history leia");
+    assert_eq!((&answer["code"], &answer["message"]), (&last_word["code"], &last_word["message"]));
     assert_eq!(world.command(han, "/activeuser")["users"], json!([]));
 }
 

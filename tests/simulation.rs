@@ -290,7 +290,7 @@ impl Simulation {
     /// What was derived from closed segments is lost or damaged, or something else lies there.
     fn spoil_archive(&mut self) {
         let directory = *self.random.pick(&["index", "snapshots"]);
-        let files = self.world.disk.beside(directory).unwrap();
+        let files = self.world.disk.beside(directory);
         let names = files.list().unwrap();
         if names.is_empty() || self.random.one_in(8) {
             files.put("notes.txt", b"hello".to_vec());

@@ -90,6 +90,8 @@ pub enum Refusal {
     },
     /// The log cannot be written; nothing happened.
     StorageFailed,
+    /// The log cannot be read, or is damaged there.
+    LogUnreadable,
     /// Another login of the same user and device took this session's place.
     Replaced,
     /// The server stops.
@@ -125,7 +127,7 @@ impl Refusal {
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Duplicate { .. } => "duplicate",
             Self::LimitReached { .. } => "limit_reached",
-            Self::StorageFailed => "storage_failed",
+            Self::StorageFailed | Self::LogUnreadable => "storage_failed",
             Self::Replaced => "replaced",
             Self::ShuttingDown => "shutting_down",
         }

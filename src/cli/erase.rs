@@ -56,9 +56,8 @@ impl Visitor for Nobody {
 /// A server runs there, the events are none to be erased, the log is not intact, or the disk fails.
 pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
     let EraseArgs { seq, by, reason, log } = arguments;
-    if by.trim().is_empty() || reason.trim().is_empty() {
-        return Err(Failure::error(Exit::Usage, "an erasure stands in the log with who and why: neither may be empty"));
-    }
+    let order = Order { seqs: seq.iter().copied().collect(), by: by.clone(), reason: reason.clone() };
+    order.check().map_err(|error| Failure::error(Exit::Usage, error))?;
     let data = data_directory(log)?;
     let disk = Disk::lock(&data).map_err(|error| match error {
         LockError::Held(data) => anyhow::anyhow!(
@@ -68,8 +67,7 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
         other => other.into(),
     })?;
     // Held until the derived files are made again, too.
-    let _lock = disk.beside(EVENTS)?;
-    let order = Order { seqs: seq.iter().copied().collect(), by: by.clone(), reason: reason.clone() };
+    let _lock = disk.beside(EVENTS);
     let (carried_out, erased) = erase(disk, &order)?;
     if !carried_out {
         return erased.map(drop);
@@ -92,7 +90,10 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
 fn erase(disk: Disk, order: &Order) -> anyhow::Result<(bool, anyhow::Result<String>)> {
     // Of the events before the newest segment nothing is needed.
     let after = eventlog::segments(&disk).map_err(with_exit)?.last().map_or(0, |newest| newest - 1);
-    let opened = eventlog::open_after(disk, Uuid::new_v4(), clock::wall(), after, &mut Nobody).map_err(with_exit)?;
+    let found = eventlog::inspect(disk, after, &mut Nobody).map_err(with_exit)?;
+    // Before anything is written: what is refused is left as it was.
+    found.check(order).map_err(refused)?;
+    let opened = found.recover(Uuid::new_v4(), clock::wall()).map_err(with_exit)?;
     for notice in opened.notices {
         eprintln!("messenger: {notice}");
     }
@@ -107,10 +108,16 @@ fn erase(disk: Disk, order: &Order) -> anyhow::Result<(bool, anyhow::Result<Stri
             "the order stands in the log, and is carried out when the log is opened next: by `messenger serve` or \
              `messenger erase`",
         )),
-        Err(EraseError::Log(error)) => Err(with_exit(error)),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(refused(error)),
     };
-    Ok((opened.erased > 0 || done.is_ok(), done))
+    Ok((!opened.erased.is_empty() || done.is_ok(), done))
+}
+
+fn refused(error: EraseError) -> anyhow::Error {
+    match error {
+        EraseError::Log(error) => with_exit(error),
+        error => error.into(),
+    }
 }
 
 /// The data directory: what derived files and copies are in, and are to forget the text too.

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::exit::{Exit, Failure};
 use super::proof::{self, ProofArgs};
+use super::told_once;
 use crate::chat::{Event, Seq};
 use crate::clock::{TimeError, Timestamp};
 use crate::derive::{DeriveError, Keeper};
@@ -209,6 +210,12 @@ fn verify(arguments: &ReplayArgs) -> anyhow::Result<()> {
             verified.erased_unproven
         );
     }
+    for first in &verified.cut_off {
+        eprintln!(
+            "messenger: {} was cut off while it was made, and nothing in it was acknowledged: the next start removes it",
+            eventlog::segment_name(*first)
+        );
+    }
     if verified.is_head_half_broken {
         eprintln!(
             "messenger: one of the two slots of HEAD is not whole: torn by a power cut, damaged, or being written now; the \
@@ -333,17 +340,17 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
         | (_, Some(ReplayError::Read(error)), _)
         | (.., Some(DeriveError::Read(error))) => Some(error),
         (Some(_), ..) | (_, Some(ReplayError::Event { .. }), _) | (.., Some(DeriveError::Event { .. })) => {
-            return Failure::error(Exit::NotIntact, format!("{error:#}"));
+            return Failure::error(Exit::NotIntact, told_once(&error));
         }
         _ => None,
     };
     match read {
-        Some(ReadError::Damage(_) | ReadError::Newer { .. } | ReadError::Foreign(_)) => {
-            Failure::error(Exit::NotIntact, format!("{error:#}"))
+        Some(ReadError::Damage(_) | ReadError::Newer(_) | ReadError::Foreign(_)) => {
+            Failure::error(Exit::NotIntact, told_once(&error))
         }
         Some(ReadError::NoLog { .. }) => {
             let help = "name a data directory, an events directory or a segment's file";
-            Failure::error(Exit::Failure, format!("{error:#}; {help}"))
+            Failure::error(Exit::Failure, format!("{}; {help}", told_once(&error)))
         }
         _ => error,
     }

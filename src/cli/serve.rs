@@ -73,9 +73,14 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
 
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
-    let archive = |reader| ArchiveFiles::new(&disk, reader).context("the directories of the indexes cannot be made");
+    let new_log = Uuid::new_v4();
+    // Before anything is written: what is refused is left as it was.
+    if let Some(log) = eventlog::log_number(&disk, new_log) {
+        eventlog::check_key(&arguments.data, log)?;
+    }
+    let archive = |reader| ArchiveFiles::new(&disk, reader).map_err(|error| not_opened(disk.directory(), &error));
     let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
-    let Opened { log, state, index, .. } = open(disk)?;
+    let Opened { log, state, index, .. } = open(disk, new_log)?;
     eventlog::make_key(&arguments.data, log.id())?;
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let listener = event_loop::listen(address).with_context(|| {
@@ -140,19 +145,21 @@ fn failures_max(typed: &str) -> anyhow::Result<u32> {
 }
 
 /// Opens the log and folds what no snapshot spares it.
-fn open(disk: Disk) -> anyhow::Result<Opened<Disk>> {
-    let directory = disk.directory().display().to_string();
+fn open(disk: Disk, new_log: Uuid) -> anyhow::Result<Opened<Disk>> {
+    let directory = disk.directory().to_owned();
     let mut bar = ProgressBar::new("reading the log");
-    let opened = server::open(disk, Uuid::new_v4(), clock::wall(), |done, total| bar.show(done, total));
+    let opened = server::open(disk, new_log, clock::wall(), |done, total| bar.show(done, total));
     bar.end();
-    let mut opened = opened.map_err(|error| match error {
-        OpenError::Disk { .. } => Failure::error(Exit::Failure, format!("{directory}: {error}")),
-        _ => Failure::error(Exit::NotIntact, format!("{directory}: {error}")),
-    })?;
+    let mut opened = opened.map_err(|error| not_opened(&directory, &error))?;
     tell(std::mem::take(&mut opened.notices));
     // Room for the first commands.
     opened.log.tend(clock::monotonic())?;
     Ok(opened)
+}
+
+fn not_opened(directory: &Path, error: &OpenError) -> anyhow::Error {
+    let exit = if matches!(error, OpenError::Disk { .. }) { Exit::Failure } else { Exit::NotIntact };
+    Failure::error(exit, format!("{}: {error}", directory.display()))
 }
 
 fn tell(notices: Vec<String>) {

@@ -153,9 +153,14 @@ impl<S: Storage> Log<S> {
         self.good.tree.root()
     }
 
-    /// Writes what is durable into HEAD, and has that made durable too.
-    pub(super) fn acknowledge(&mut self) -> io::Result<()> {
-        self.write_head()?;
+    /// Has HEAD say what is durable, and that made durable too. Where it says so already, as it was `found`, nothing is
+    /// written.
+    pub(super) fn acknowledge(&mut self, found: Option<HeadFile>) -> io::Result<()> {
+        let head = Head { seq: self.good.seq, end: self.good.end };
+        if found.is_none_or(|found| found.is_half_broken || found.head != head) {
+            self.write_head()?;
+        }
+        self.head_is_dirty = true;
         self.sync_head()
     }
 

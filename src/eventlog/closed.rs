@@ -6,9 +6,11 @@ use std::thread;
 use memchr::{memchr, memchr_iter, memrchr};
 use uuid::Uuid;
 
+use super::damage::{Damage, Newer, header_error};
 use super::erasure::Line;
 use super::format::{CommitLine, LineError, SegmentLine, event_start, is_frame, segment_name};
-use super::opening::{Damage, OpenError, Replayed, disk};
+use super::judge::walk;
+use super::opening::{OpenError, Replayed, disk};
 use super::storage::{Storage, StorageFile};
 use super::tree::{Hash, Tree};
 use crate::chat::{DecodeError, Event, Record, Seq};
@@ -21,6 +23,9 @@ const LINK_BYTES_MAX: usize = 8 << 10;
 const CHUNK_BYTES: usize = 2 << 20;
 /// Bytes of lines from which on a thread of its own makes their leaves: to start one takes as long as some of them.
 const BESIDE_BYTES_MIN: usize = 256 << 10;
+
+/// What is wrong with a segment that is cut at its end.
+pub(super) const NO_COMMIT_AT_END: &str = "the segment does not end with a commit";
 
 /// What a closed segment ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,14 +104,12 @@ fn first_event(lines: &[u8]) -> Option<Seq> {
 
 /// The first line of a segment that begins with these bytes.
 pub(super) fn parse_header(first: Seq, bytes: &[u8]) -> Result<SegmentLine, OpenError> {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let header = SegmentLine::parse(line).map_err(|error| match error {
-        LineError::Newer(_) => OpenError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-        LineError::Broken(what) => OpenError::Damage(Damage::of_header(first, &what)),
-    })?;
+    let end = memchr(b'\n', bytes).ok_or(LineError::Broken("its first line has no end"));
+    let header = end.and_then(|end| SegmentLine::parse(&bytes[..end]));
+    let header = header.map_err(|error| header_error::<OpenError>(first, &error))?;
     if header.first != first {
         let what = format!("its first line names event {} as its first", header.first);
-        return Err(OpenError::Damage(Damage::of_header(first, &what)));
+        return Err(Damage::of_header(first, &what).into());
     }
     Ok(header)
 }
@@ -114,11 +117,8 @@ pub(super) fn parse_header(first: Seq, bytes: &[u8]) -> Result<SegmentLine, Open
 /// The commit that a segment ends with, from its last bytes.
 pub(super) fn parse_end(first: Seq, bytes: &[u8]) -> Result<CommitLine, OpenError> {
     let last_line = bytes.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
-    last_line.and_then(CommitLine::parse).ok_or_else(|| {
-        let line = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let what = "the segment does not end with a commit".to_owned();
-        OpenError::Damage(Damage { file: segment_name(first), line, seq: first, what })
-    })
+    let commit = last_line.and_then(CommitLine::parse);
+    commit.ok_or_else(|| Damage::of_segment(first, &NO_COMMIT_AT_END).into())
 }
 
 /// Checks that a segment goes on where the one before it ended.
@@ -128,7 +128,7 @@ pub(super) fn check_link(
     log: Uuid,
     before: Option<&CommitLine>,
 ) -> Result<(), OpenError> {
-    let damage = |what: String| Err(OpenError::Damage(Damage::of_header(first, &what)));
+    let damage = |what: String| Err(Damage::of_header(first, &what).into());
     if header.log != log {
         return damage(format!("it belongs to log {}, and the newest segment to log {log}", header.log));
     }
@@ -149,8 +149,8 @@ pub(super) fn check_link(
 /// The tree over the lines of a closed segment.
 struct Leaves {
     tree: Tree,
-    /// The first event whose line claims to be erased, and is not as it was written.
-    unlike: Option<Seq>,
+    /// Whether a line claims to be erased, and is not as it was written.
+    has_unlike: bool,
 }
 
 impl Leaves {
@@ -165,7 +165,7 @@ impl Leaves {
             }
             match Line::leaf_of(line) {
                 Some(leaf) => self.tree.push(leaf),
-                None => self.unlike = self.unlike.or(event_start(line).map(|(seq, _)| seq)),
+                None => self.has_unlike = true,
             }
         }
     }
@@ -198,7 +198,7 @@ impl Replay {
             self.lines += 1;
             if !is_frame(line) {
                 let record = self.decode(line)?;
-                let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long".into()))?;
+                let length = u32::try_from(length + 1).map_err(|_| self.damage("the line is too long"))?;
                 each(Replayed { record: &record, line, segment: self.segment, offset: self.offset, length });
                 self.next += 1;
                 self.last_at = record.at;
@@ -218,15 +218,11 @@ impl Replay {
         segment: &ClosedSegment,
         each: &mut impl FnMut(Replayed<'_>),
     ) -> Result<(), OpenError> {
-        let mut leaves = Leaves { tree: header.tree.clone(), unlike: None };
+        let mut leaves = Leaves { tree: header.tree.clone(), has_unlike: false };
         self.read_chunks(file, &mut leaves, each)?;
-        if let Some(seq) = leaves.unlike {
-            let what = format!("the erased line of event {seq} is not as it was written");
-            return Err(OpenError::Damage(Damage { seq, ..Damage::of_header(self.segment, &what) }));
-        }
-        if (leaves.tree.leaves(), leaves.tree.root()) != (segment.last, segment.root) {
-            let what = format!("events {} to {} are not those that were committed", segment.first, segment.last);
-            return Err(self.damage(what));
+        let is_right = (leaves.tree.leaves(), leaves.tree.root()) == (segment.last, segment.root);
+        if leaves.has_unlike || !is_right {
+            return Err(changed(file, segment)?.into());
         }
         Ok(())
     }
@@ -259,31 +255,48 @@ impl Replay {
             buffer.copy_within(whole..filled, 0);
             filled -= whole;
             if count == 0 {
-                return if filled == 0 { Ok(()) } else { Err(self.damage("the last line has no end".into())) };
+                return if filled == 0 { Ok(()) } else { Err(self.damage_behind(1, "the last line has no end")) };
             }
             if filled == buffer.len() {
-                return Err(self.damage("the line is too long".into()));
+                return Err(self.damage_behind(1, "the line is too long"));
             }
         }
     }
 
     fn decode(&self, line: &[u8]) -> Result<Record, OpenError> {
         let record = Event::decode(line).map_err(|error| match error {
-            DecodeError::UnknownType(_) => {
-                OpenError::Newer { file: segment_name(self.segment), line: self.lines, what: error.to_string() }
-            }
-            other => self.damage(other.to_string()),
+            DecodeError::UnknownType(_) => Newer::at(self.segment, self.lines, &error).into(),
+            other => self.damage(&other.to_string()),
         })?;
         if record.seq != self.next {
-            return Err(self.damage(format!("event {} stands where event {} should", record.seq, self.next)));
+            return Err(self.damage(&format!("event {} stands where event {} should", record.seq, self.next)));
         }
         if record.at < self.last_at {
-            return Err(self.damage(format!("the time of event {} is before that of the one before", record.seq)));
+            return Err(self.damage(&format!("the time of event {} is before that of the one before", record.seq)));
         }
         Ok(record)
     }
 
-    fn damage(&self, what: String) -> OpenError {
-        OpenError::Damage(Damage { file: segment_name(self.segment), line: self.lines, seq: self.next, what })
+    /// Damage of the line that was read last.
+    fn damage(&self, what: &str) -> OpenError {
+        self.damage_behind(0, what)
     }
+
+    /// Damage so many lines behind it.
+    fn damage_behind(&self, lines: u64, what: &str) -> OpenError {
+        let (line, seq) = (Some(self.lines + lines), Some(self.next));
+        Damage { line, seq, ..Damage::of_segment(self.segment, &what) }.into()
+    }
+}
+
+/// Where a closed segment's events are not those that were committed.
+fn changed(file: &impl StorageFile, segment: &ClosedSegment) -> Result<Damage, OpenError> {
+    let ClosedSegment { first, last, .. } = *segment;
+    let bytes = file.read().map_err(disk(first))?;
+    // Its own commits say where, unless they were changed too.
+    let broken = walk(&bytes).ok().and_then(|walk| walk.broken);
+    Ok(broken.map_or_else(
+        || Damage::of_segment(first, &format!("events {first} to {last} are not those that were committed")),
+        |broken| Damage::at(first, &broken),
+    ))
 }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::append::{AppendError, Batch, Log};
-use super::closed::find_event;
+use super::closed::{NO_COMMIT_AT_END, find_event};
+use super::damage::{Damage, header_error};
 use super::format::{event_kind, event_start, put_check, segment_name};
 use super::judge::walk;
-use super::opening::{Damage, OpenError, disk, segments};
+use super::opening::{Found, OpenError, disk, segments};
 use super::storage::{INDEX, Storage, StorageFile, TORN};
 use super::tree::Hash;
 use crate::chat::{Addressee, Event, Record, Seq};
@@ -37,6 +38,45 @@ pub struct Order {
     pub reason: String,
 }
 
+/// Why an order is none, whatever the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Nobody gives it, or for no reason.
+    #[error("an erasure stands in the log with who and why: neither may be empty")]
+    Empty,
+    /// It names too many events.
+    #[error("{0} events are named, and one erasure names at most {ERASED_MAX}: give several, one after the other")]
+    TooMany(usize),
+    /// What is to stand in the log is too long.
+    #[error("the {what} has {bytes} bytes, and in the log it may have at most {REASON_BYTES_MAX}")]
+    TooLong {
+        /// The name or the reason.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+impl Order {
+    /// Checks what needs no log.
+    ///
+    /// # Errors
+    /// It is empty, or larger than an order may be.
+    pub fn check(&self) -> Result<(), OrderError> {
+        let Self { seqs, by, reason } = self;
+        if by.trim().is_empty() || reason.trim().is_empty() {
+            return Err(OrderError::Empty);
+        }
+        if seqs.len() > ERASED_MAX {
+            return Err(OrderError::TooMany(seqs.len()));
+        }
+        match [("name", by), ("reason", reason)].into_iter().find(|(_, text)| text.len() > REASON_BYTES_MAX) {
+            Some((what, text)) => Err(OrderError::TooLong { what, bytes: text.len() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Why nothing was erased, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
@@ -59,9 +99,9 @@ pub enum EraseError {
     /// It is done.
     #[error("the text of event {0} was erased before")]
     Before(Seq),
-    /// The order itself is too large.
-    #[error("one erasure names at most {ERASED_MAX} events, and its reason has at most {REASON_BYTES_MAX} bytes")]
-    TooMuch,
+    /// The order itself is none.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// The log is damaged, or the disk fails. Where the order is in the log already, the next opening carries it out.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -123,17 +163,14 @@ impl<S: Storage> Log<S> {
     /// the rest.
     pub fn erase(&mut self, order: &Order, at: Timestamp) -> Result<(), EraseError> {
         let Order { seqs, by, reason } = order;
-        if seqs.len() > ERASED_MAX || reason.len() > REASON_BYTES_MAX || by.len() > REASON_BYTES_MAX {
-            return Err(EraseError::TooMuch);
-        }
+        order.check()?;
+        check_messages(&self.storage, seqs, self.seq())?;
+        // What is erased in the newest segment ends it; what is in it is good.
         for (segment, seqs) in by_segment(&self.storage, seqs)? {
-            self.check_segment(segment, &seqs)?;
+            check_reach(&self.storage, segment, rewritten(&self.storage, segment, &seqs)?.len() as u64)?;
         }
         if seqs.last().is_some_and(|last| *last >= self.segment()) {
             self.end_segment()?;
-        }
-        for (segment, seqs) in by_segment(&self.storage, seqs)? {
-            check_reach(&self.storage, segment, rewritten(&self.storage, segment, &seqs)?.len() as u64)?;
         }
         let seqs: Vec<Seq> = seqs.iter().copied().collect();
         let event = Event::Erasure { by: by.clone(), reason: reason.clone(), erased: seqs.clone() };
@@ -144,32 +181,46 @@ impl<S: Storage> Log<S> {
         carry_out(&self.storage, &seqs)?;
         Ok(())
     }
+}
 
-    /// Checks that a segment is intact, and that each of the events in it is a message.
-    fn check_segment(&self, segment: Seq, seqs: &[Seq]) -> Result<(), EraseError> {
-        for asked in seqs {
-            let no_such = EraseError::NoSuchEvent { asked: *asked, last: self.seq() };
-            if *asked > self.seq() {
-                return Err(no_such);
-            }
-            let file = self.storage.open(&segment_name(segment)).map_err(disk(segment))?;
-            let line = find_event(&file, *asked).map_err(disk(segment))?.ok_or(no_such)?;
-            match Event::decode(&line).map(|record| record.event) {
-                Ok(Event::Message { .. } | Event::GroupMessage { .. }) => {}
-                Ok(Event::Erased { .. }) => return Err(EraseError::Before(*asked)),
-                Ok(event) => return Err(EraseError::NoMessage { seq: *asked, kind: event.kind() }),
-                Err(error) => {
-                    let what = error.to_string();
-                    let damage = Damage { file: segment_name(segment), line: 0, seq: *asked, what };
-                    return Err(OpenError::Damage(damage).into());
-                }
-            }
-        }
-        if segment < self.segment() {
-            rewritten(&self.storage, segment, seqs)?;
+impl<S: Storage> Found<S> {
+    /// Checks that the log has the messages of an order, with their texts, and that their segments are intact. Nothing
+    /// is changed.
+    ///
+    /// # Errors
+    /// Why [`Log::erase`] would refuse the order.
+    pub fn check(&self, order: &Order) -> Result<(), EraseError> {
+        order.check()?;
+        let (last, newest) = self.end();
+        check_messages(&self.storage, &order.seqs, last)?;
+        // The newest one was judged when it was found.
+        for (segment, seqs) in by_segment(&self.storage, &order.seqs)?.range(..newest) {
+            rewritten(&self.storage, *segment, seqs)?;
         }
         Ok(())
     }
+}
+
+/// Checks that each of the events is a message in a log that ends with event `last`.
+fn check_messages<S: Storage>(storage: &S, seqs: &BTreeSet<Seq>, last: Seq) -> Result<(), EraseError> {
+    if let Some(asked) = seqs.iter().copied().find(|asked| *asked == 0 || *asked > last) {
+        return Err(EraseError::NoSuchEvent { asked, last });
+    }
+    for (segment, seqs) in by_segment(storage, seqs)? {
+        let file = storage.open(&segment_name(segment)).map_err(disk(segment))?;
+        for asked in seqs {
+            let damage = |what: &str| Damage { seq: Some(asked), ..Damage::of_segment(segment, &what) };
+            let line = find_event(&file, asked).map_err(disk(segment))?;
+            let line = line.ok_or_else(|| OpenError::from(damage("it is not there")))?;
+            match Event::decode(&line).map(|record| record.event) {
+                Ok(Event::Message { .. } | Event::GroupMessage { .. }) => {}
+                Ok(Event::Erased { .. }) => return Err(EraseError::Before(asked)),
+                Ok(event) => return Err(EraseError::NoMessage { seq: asked, kind: event.kind() }),
+                Err(error) => return Err(OpenError::from(damage(&error.to_string())).into()),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Erases the events of closed segments that are named and still have their text. Gives them.
@@ -232,13 +283,10 @@ fn rewritten<S: Storage>(storage: &S, segment: Seq, seqs: &[Seq]) -> Result<Vec<
             None => new.extend_from_slice(line),
         }
     }
-    let walk = walk(&new).map_err(|error| OpenError::Damage(Damage::of_header(segment, &error)))?;
+    let walk = walk(&new).map_err(|error| header_error::<OpenError>(segment, &error))?;
     match walk.broken {
-        Some(broken) => Err(OpenError::Damage(Damage::at(segment, broken))),
-        None if walk.good.end < new.len() as u64 => {
-            let what = "the segment does not end with a commit";
-            Err(OpenError::Damage(Damage::of_header(segment, &what)))
-        }
+        Some(broken) => Err(Damage::at(segment, &broken).into()),
+        None if walk.good.end < new.len() as u64 => Err(Damage::of_segment(segment, &NO_COMMIT_AT_END).into()),
         None => Ok(new),
     }
 }
@@ -257,16 +305,16 @@ fn erased(line: &[u8]) -> Option<Vec<u8>> {
 /// Takes away what beside the log may hold a text, or says where the lines of a segment stand: the copies of tails that
 /// nobody was told of, and the index.
 fn forget<S: Storage>(storage: &S, segment: Seq) -> io::Result<()> {
-    let torn = storage.beside(TORN)?;
-    for name in torn.list()? {
-        torn.remove(&name)?;
+    remove_files(&storage.beside(TORN), "")?;
+    remove_files(&storage.beside(INDEX), &format!("{segment:020}"))
+}
+
+/// Removes the files whose names begin so, for good.
+fn remove_files<S: Storage>(directory: &S, begin: &str) -> io::Result<()> {
+    for name in directory.list()?.iter().filter(|name| name.starts_with(begin)) {
+        directory.remove(name)?;
     }
-    torn.sync_names()?;
-    let index = storage.beside(INDEX)?;
-    for name in index.list()?.iter().filter(|name| name.starts_with(&format!("{segment:020}"))) {
-        index.remove(name)?;
-    }
-    index.sync_names()
+    directory.sync_names()
 }
 
 /// Tries, before anything is ordered, what could stand in the way of [`forget`] and [`replace`].
@@ -277,7 +325,7 @@ fn check_reach<S: Storage>(storage: &S, segment: Seq, bytes: u64) -> Result<(), 
             let file = format!("{directory}/{name}");
             |source| OpenError::Disk { file, source }
         };
-        let files = storage.beside(directory).map_err(failed(""))?;
+        let files = storage.beside(directory);
         for name in files.list().map_err(failed(""))?.iter().filter(|name| name.starts_with(begin)) {
             files.open(name).map_err(failed(name))?;
         }

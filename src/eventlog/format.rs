@@ -20,6 +20,9 @@ pub const FORMAT: u64 = 1;
 /// The bytes of one of HEAD's two slots, with its line feed.
 pub const SLOT_BYTES: usize = 128;
 
+/// What is wrong with HEAD if nothing of it is whole.
+pub const NO_SLOT_WHOLE: &str = "both its slots are broken, so that nobody can say what was acknowledged";
+
 /// What a disk writes or loses as one, in bytes.
 pub const SECTOR_BYTES: usize = 512;
 

@@ -6,7 +6,7 @@
 use memchr::memchr;
 
 use super::erasure::Line;
-use super::format::{CommitLine, LineError, SECTOR_BYTES, SegmentLine, event_kind, event_start, is_commit};
+use super::format::{CommitLine, Head, LineError, SECTOR_BYTES, SegmentLine, event_kind, event_start, is_commit};
 use super::tree::{Hash, Tree};
 use crate::chat::{Event, Seq};
 use crate::clock::Timestamp;
@@ -226,6 +226,15 @@ impl Walker {
         self.erasures.append(std::mem::take(&mut self.pending));
         Ok(())
     }
+}
+
+/// Whether the newest segment was cut off while it was made: empty or with a torn first line, in it no commit, and
+/// nothing of it acknowledged. HEAD is older than every segment but that which began the log.
+pub fn is_cut_off(bytes: &[u8], first: Seq, head: Option<Head>) -> bool {
+    let end = memchr(b'\n', bytes);
+    let is_torn = end.is_none_or(|end| matches!(SegmentLine::parse(&bytes[..end]), Err(LineError::Broken(_))));
+    let has_commit = || bytes.split(|byte| *byte == b'\n').any(|line| CommitLine::parse(line).is_some());
+    is_torn && head.map_or(first == 1, |head| head.seq < first) && !has_commit()
 }
 
 /// Judges what follows the good part of a segment, by the shape of a write that a power cut tears: its sectors of 512

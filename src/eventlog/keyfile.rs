@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::checkpoint::{NoteKey, SEED_BYTES, written_key};
-use super::storage::{Place, make_directory};
+use super::storage::{Place, make_directory, open_to_read};
 
 /// More than a key takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -48,6 +48,17 @@ pub fn make_key(data: &Path, log: Uuid) -> Result<(), KeyError> {
     }
 }
 
+/// Checks the key in a data directory, if there is one.
+///
+/// # Errors
+/// It cannot be used, or is another log's.
+pub fn check_key(data: &Path, log: Uuid) -> Result<(), KeyError> {
+    match read(&path(data), log) {
+        Err(KeyError::None(_)) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// Reads the key of a log: of a data directory, an events directory or one segment's file.
 ///
 /// # Errors
@@ -80,7 +91,7 @@ fn path(data: &Path) -> PathBuf {
 
 fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
     let disk = |source| KeyError::Disk { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    let file = match open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::None(path.to_owned())),
         other => other.map_err(disk)?,
     };

@@ -13,8 +13,8 @@ use super::erasure::Line;
 use super::format::{SegmentLine, segment_first};
 use super::proof::{consistency_nodes, inclusion_nodes};
 use super::proof_file::{Proof, TreeHead};
-use super::reader::{LogReader, ReadError};
-use super::segment_files::{read_header, segments};
+use super::reader::LogReader;
+use super::segment_files::{ReadError, read_header, segments};
 use super::storage::Place;
 use super::tree::{Hash, Tree};
 use super::verify::{VerifyError, verify_newest};
@@ -76,7 +76,7 @@ impl LogTree {
         let head = TreeHead { seq: verified.seq, root: verified.root };
         let mut reader = LogReader::open(path)?;
         reader.set_end(head.seq);
-        let headers = headers(path)?;
+        let headers = headers(path, &verified.cut_off)?;
         let log = headers.first().map_or(Uuid::nil(), |header| header.log);
         let before: Vec<Tree> = headers.into_iter().map(|header| header.tree).collect();
         let known = before.iter().flat_map(complete_subtrees).collect();
@@ -198,12 +198,13 @@ fn complete_subtrees(tree: &Tree) -> impl Iterator<Item = ((u64, u64), Hash)> {
     sizes.zip(tree.subtrees().to_vec()).map(move |(size, hash)| ((first(size), size), hash))
 }
 
-/// The first lines of the segments, rising.
-fn headers(path: &Path) -> Result<Vec<SegmentLine>, ReadError> {
+/// The first lines of the segments, rising, but for those that were cut off while they were made.
+fn headers(path: &Path, cut_off: &[Seq]) -> Result<Vec<SegmentLine>, ReadError> {
     let no_log = |why: String| ReadError::NoLog { path: path.to_owned(), why };
     match Place::find(path).map_err(|error| no_log(error.to_string()))? {
         Place::Events(directory) => {
-            segments(&directory)?.into_iter().map(|first| read_header(&directory, first)).collect()
+            let whole = segments(&directory)?.into_iter().filter(|first| !cut_off.contains(first));
+            whole.map(|first| read_header(&directory, first)).collect()
         }
         Place::Segment(file) => {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

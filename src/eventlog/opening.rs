@@ -4,15 +4,15 @@ use std::io;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use memchr::memchr;
 use uuid::Uuid;
 
 use super::append::Log;
-use super::closed::{ClosedSegment, Replay, check_link, read_links};
+use super::closed::{ClosedSegment, Replay, check_link, parse_header, read_header, read_links};
+use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
-use super::format::{CommitLine, Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
-use super::judge::{Broken, Good, TELL_EVERY_BYTES, Tail, Walk, judge_tail, walk_telling};
-use super::storage::{INDEX, LOCK, SNAPSHOTS, Storage, StorageFile};
+use super::format::{CommitLine, Head, HeadFile, SegmentLine, segment_first, segment_name};
+use super::judge::{Good, TELL_EVERY_BYTES, Tail, Walk, is_cut_off, judge_tail, walk_telling};
+use super::storage::{EVENTS, INDEX, LOCK, NoFile, SNAPSHOTS, Storage, StorageFile};
 use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
 
@@ -20,9 +20,6 @@ use crate::clock::Timestamp;
 pub const HEAD: &str = "HEAD";
 /// The file that is being made ready to become the next segment.
 pub const NEXT: &str = "next.tmp";
-
-/// What to do about damage.
-pub(super) const HOW_TO_MEND: &str = "restore the log from a copy";
 
 /// Why a log is not opened. Nothing of it was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +34,7 @@ pub enum OpenError {
     },
     /// What is there is not what was written.
     #[error("the log is damaged: {0}; {HOW_TO_MEND}")]
-    Damage(Damage),
+    Damage(#[from] Damage),
     /// Acknowledged events are gone.
     #[error(
         "acknowledged events are changed or lost, from {from} to {to} ({count} of them){place}; restore them from a copy, or \
@@ -54,43 +51,20 @@ pub enum OpenError {
         broken: Option<Damage>,
     },
     /// A later program wrote it.
-    #[error("the log is a newer program's: {file}, line {line}: {what}")]
-    Newer {
-        /// Which file.
-        file: String,
-        /// Which line, from 1.
-        line: u64,
-        /// What this program does not know.
-        what: String,
-    },
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// The directory holds something that is no part of a log.
-    #[error("the log's directory holds {0:?}, which is no file of a log; move it elsewhere")]
-    Foreign(String),
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
 }
 
-/// Where a log is damaged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}, event {seq}: {what}")]
-pub struct Damage {
-    /// Which file.
-    pub file: String,
-    /// Which line, from 1.
-    pub line: u64,
-    /// The first event that may be concerned.
-    pub seq: Seq,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl Damage {
-    /// Damage at a place in a segment.
-    pub fn at(first: Seq, broken: Broken) -> Self {
-        Self { file: segment_name(first), line: broken.line, seq: broken.seq, what: broken.what }
-    }
-
-    /// Damage of a segment's first line.
-    pub fn of_header(first: Seq, what: &impl ToString) -> Self {
-        Self { file: segment_name(first), line: 1, seq: first, what: what.to_string() }
+impl OpenError {
+    /// A file that cannot be used: where something else stands in its place, that is damage.
+    pub(super) fn disk(file: impl Into<String>, source: io::Error) -> Self {
+        match NoFile::of(&source) {
+            Some(what) => Damage::of_file(file, &what).into(),
+            None => Self::Disk { file: file.into(), source },
+        }
     }
 }
 
@@ -116,8 +90,8 @@ pub struct Opened<S: Storage> {
     pub log: Log<S>,
     /// What the operator should know.
     pub notices: Vec<String>,
-    /// How many messages were erased now, by an order from before.
-    pub erased: usize,
+    /// The messages that were erased now, by an order from before.
+    pub erased: Vec<Seq>,
 }
 
 /// Who goes through the events at opening.
@@ -166,27 +140,48 @@ pub fn open_after<S: Storage>(
     after: Seq,
     visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
-    let mut notices = Vec::new();
+    inspect(storage, after, visitor)?.recover(new_log, now)
+}
+
+/// A log that was found good, and of which nothing is changed yet.
+#[derive(Debug)]
+pub struct Found<S: Storage> {
+    pub(super) storage: S,
+    head_file: Option<HeadFile>,
+    /// Segments that were cut off while they were made.
+    cut_off: Vec<Seq>,
+    /// The segment to go on with; `None` if there is no log yet.
+    newest: Option<Newest<S::File>>,
+}
+
+/// Judges the log and changes nothing. `visitor` is given the events after `after`, as for [`open_after`].
+///
+/// # Errors
+/// What stands against going on.
+pub fn inspect<S: Storage>(storage: S, after: Seq, visitor: &mut impl Visitor) -> Result<Found<S>, OpenError> {
     // A server that was killed may have left names that the disk does not have yet, and what follows stands on them.
-    storage.sync_names().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
+    storage.sync_names().map_err(directory)?;
     let mut segments = segments(&storage)?;
+    for name in [NEXT, REWRITTEN] {
+        match storage.open(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(OpenError::disk(name, error)),
+            _ => {}
+        }
+    }
     let head_file = read_head(&storage)?;
     let head = head_file.map(|file| file.head);
-    if head_file.is_some_and(|file| file.is_half_broken) {
-        notices.push("one of the two slots of HEAD was torn; the other is whole".to_owned());
-    }
     let mut cut_off = Vec::new();
-    let newest = loop {
+    let begun = loop {
         let Some(first) = segments.last().copied() else {
-            remove_cut_off(&storage, &cut_off, &mut notices)?;
-            return make(storage, head, new_log, now).map(|log| Opened { log, notices, erased: 0 });
+            check_nothing_was_there(&storage, head)?;
+            return Ok(Found { storage, head_file, cut_off, newest: None });
         };
         match read_newest(&storage, first, head)? {
-            Some(newest) => break newest,
+            Some(begun) => break begun,
             None => cut_off.extend(segments.pop()),
         }
     };
-    let Newest { first, file, bytes, header } = newest;
+    let Begun { first, file, bytes, header } = begun;
     segments.pop();
 
     // The newest segment is judged on a thread of its own, while what it has found good is taken in here; one of which
@@ -205,45 +200,63 @@ pub fn open_after<S: Storage>(
         }),
         false => (walk_telling(&bytes, tell), taking_in()),
     };
-    let walk = walk.map_err(|error| OpenError::Damage(Damage::of_header(first, &error)))?;
+    let walk = walk.map_err(|error| header_error::<OpenError>(first, &error))?;
     check_head(first, &walk, head)?;
-    let tail = judge_tail(&bytes, &walk);
-    if let Tail::Damage(broken) = tail {
-        return Err(OpenError::Damage(Damage::at(first, broken)));
+    if let Tail::Damage(broken) = judge_tail(&bytes, &walk) {
+        return Err(Damage::at(first, &broken).into());
     }
     if let Some((seq, line)) = walk.erasures.erased.first().copied() {
         let what = "the line is erased, in a segment that is still being written".to_owned();
-        return Err(OpenError::Damage(Damage { file: segment_name(first), line, seq, what }));
+        return Err(Damage { line: Some(line), seq: Some(seq), ..Damage::of_segment(first, &what) }.into());
     }
     taken_in?;
+    let torn = bytes.get(usize::try_from(walk.good.end).unwrap_or(usize::MAX)..).unwrap_or_default().to_vec();
+    Ok(Found { storage, head_file, cut_off, newest: Some(Newest { first, file, walk, torn }) })
+}
 
-    // From here on the log is known to be good, and what a crash left may be put right.
-    remove_cut_off(&storage, &cut_off, &mut notices)?;
-    remove_unfinished(&storage).map_err(|source| OpenError::Disk { file: REWRITTEN.to_owned(), source })?;
-    let good_end = usize::try_from(walk.good.end).unwrap_or(usize::MAX);
+impl<S: Storage> Found<S> {
+    /// The last event, and the first one of the segment that it or the next one is in.
+    pub(super) fn end(&self) -> (Seq, Seq) {
+        self.newest.as_ref().map_or((0, 1), |newest| (newest.walk.good.seq, newest.first))
+    }
 
-    if tail == Tail::Torn {
-        let rest = &bytes[good_end..];
-        let name = format!("{first:020}-{}-{}", walk.good.end, now.as_ms());
-        let kept = storage.keep_torn(&name, rest).map_err(disk(first))?;
-        file.cut(walk.good.end).and_then(|()| file.sync()).map_err(disk(first))?;
-        notices
-            .push(format!("a batch that was never acknowledged ({} bytes) was cut off and kept in {kept}", rest.len()));
+    /// Puts right what a crash left, or makes the log, under the number `new_log`, where there is none.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn recover(self, new_log: Uuid, now: Timestamp) -> Result<Opened<S>, OpenError> {
+        let Self { storage, head_file, cut_off, newest } = self;
+        let mut notices = Vec::new();
+        if head_file.is_some_and(|file| file.is_half_broken) {
+            notices.push("one of the two slots of HEAD was torn; the other is whole".to_owned());
+        }
+        remove_cut_off(&storage, &cut_off, &mut notices)?;
+        remove_unfinished(&storage).map_err(|source| OpenError::disk(REWRITTEN, source))?;
+        let Some(Newest { first, file, walk, torn }) = newest else {
+            return make(storage, new_log, now).map(|log| Opened { log, notices, erased: Vec::new() });
+        };
+        if !torn.is_empty() {
+            let name = format!("{first:020}-{}-{}", walk.good.end, now.as_ms());
+            let kept = storage.keep_torn(&name, &torn).map_err(disk(first))?;
+            file.cut(walk.good.end).and_then(|()| file.sync()).map_err(disk(first))?;
+            let bytes = torn.len();
+            notices.push(format!("a batch that was never acknowledged ({bytes} bytes) was cut off and kept in {kept}"));
+        }
+        let at = walk.good.at;
+        if now.ms_since(at) > DAY_MS && walk.good.seq > 0 {
+            let days = now.ms_since(at) / DAY_MS;
+            notices.push(format!("the clock is {days} days ahead of the log's last event: is it right?"));
+        }
+        let mut log = Log::resume(storage, file, first, walk.header.log, walk.good, head_file);
+        log.acknowledge(head_file).map_err(head_error)?;
+        // An order is carried out before anything follows it, so that only the last event can be one that was not.
+        let erased = carry_out(&log.storage, &walk.erasures.newest)?;
+        if !erased.is_empty() {
+            let count = erased.len();
+            notices.push(format!("the text of {count} messages was erased, as had been ordered before the last stop"));
+        }
+        Ok(Opened { log, notices, erased })
     }
-    let at = walk.good.at;
-    if now.ms_since(at) > DAY_MS && walk.good.seq > 0 {
-        let days = now.ms_since(at) / DAY_MS;
-        notices.push(format!("the clock is {days} days ahead of the log's last event: is it right?"));
-    }
-    let mut log = Log::resume(storage, file, first, walk.header.log, walk.good, head_file);
-    log.acknowledge().map_err(|source| OpenError::Disk { file: HEAD.to_owned(), source })?;
-    // An order is carried out before anything follows it, so that only the last event can be one that was not.
-    let erased = carry_out(&log.storage, &walk.erasures.newest)?;
-    if !erased.is_empty() {
-        let count = erased.len();
-        notices.push(format!("the text of {count} messages was erased, as had been ordered before the last stop"));
-    }
-    Ok(Opened { log, notices, erased: erased.len() })
 }
 
 const DAY_MS: u64 = 86_400_000;
@@ -259,11 +272,22 @@ fn remove_cut_off<S: Storage>(storage: &S, segments: &[Seq], notices: &mut Vec<S
     Ok(())
 }
 
-struct Newest<F> {
+/// The newest segment that has a first line, as it was read.
+struct Begun<F> {
     first: Seq,
     file: F,
     bytes: Vec<u8>,
     header: SegmentLine,
+}
+
+/// The newest segment, found good.
+#[derive(Debug)]
+struct Newest<F> {
+    first: Seq,
+    file: F,
+    walk: Walk,
+    /// What follows its good part, to be cut off.
+    torn: Vec<u8>,
 }
 
 /// Takes in the closed segments, and the newest one as far as it is found good.
@@ -331,58 +355,54 @@ fn check_links<S: Storage>(
     Ok(unread)
 }
 
+/// The number of the log as the first line of a segment says it, or of the one that would be made, `new_log`; `None` where
+/// it cannot be known.
+pub fn log_number<S: Storage>(storage: &S, new_log: Uuid) -> Option<Uuid> {
+    let segments = segments(storage).ok()?;
+    if segments.is_empty() {
+        let head = read_head(storage).ok()?.map(|file| file.head);
+        return check_nothing_was_there(storage, head).ok().map(|()| new_log);
+    }
+    segments.iter().rev().find_map(|first| read_header(storage, *first).ok()).map(|header| header.log)
+}
+
 /// The segments by their first events, rising.
 pub fn segments<S: Storage>(storage: &S) -> Result<Vec<Seq>, OpenError> {
     let mut segments = Vec::new();
-    let names = storage.list().map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
-    if let Some(name) = foreign(&names) {
-        return Err(OpenError::Foreign(name.clone()));
-    }
+    let names = storage.list().map_err(directory)?;
+    check_names(&names)?;
     segments.extend(names.iter().filter_map(|name| segment_first(name)));
     segments.sort_unstable();
     Ok(segments)
 }
 
-/// A name that is that of no file of a log.
-pub(super) fn foreign(names: &[String]) -> Option<&String> {
+/// Refuses names of a log's directory that are those of no file of a log.
+pub(super) fn check_names(names: &[String]) -> Result<(), Foreign> {
     let is_own =
         |name: &&String| segment_first(name).is_some() || [HEAD, NEXT, LOCK, REWRITTEN].contains(&name.as_str());
-    names.iter().find(|name| !is_own(name))
+    names.iter().find(|name| !is_own(name)).map_or(Ok(()), |name| Err(Foreign(name.clone())))
 }
 
 fn read_head<S: Storage>(storage: &S) -> Result<Option<HeadFile>, OpenError> {
     match storage.open(HEAD).and_then(|file| file.read()) {
         Ok(bytes) => Ok(Head::parse(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(OpenError::Disk { file: HEAD.to_owned(), source }),
+        Err(source) => Err(head_error(source)),
     }
 }
 
 /// Reads the newest segment from the disk itself; `None` if it was cut off while it was made.
-fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Result<Option<Newest<S::File>>, OpenError> {
+fn read_newest<S: Storage>(storage: &S, first: Seq, head: Option<Head>) -> Result<Option<Begun<S::File>>, OpenError> {
     let file = storage.open(&segment_name(first)).map_err(disk(first))?;
     // After a failed write the system's memory may hold what the disk does not.
     file.sync().map_err(disk(first))?;
     file.forget_cached();
     let bytes = file.read().map_err(disk(first))?;
-    let end = memchr(b'\n', &bytes).ok_or(LineError::Broken("its first line has no end"));
-    match end.and_then(|end| SegmentLine::parse(&bytes[..end])) {
-        Ok(header) if header.first == first => Ok(Some(Newest { first, file, bytes, header })),
-        Ok(header) => {
-            let what = format!("its first line names event {} as its first", header.first);
-            Err(OpenError::Damage(Damage::of_header(first, &what)))
-        }
-        Err(LineError::Newer(format)) => {
-            Err(OpenError::Newer { file: segment_name(first), line: 1, what: LineError::Newer(format).to_string() })
-        }
-        Err(error) => {
-            let has_commit = bytes.split(|byte| *byte == b'\n').any(|line| CommitLine::parse(line).is_some());
-            if has_commit || head.map_or(0, |head| head.seq) >= first {
-                return Err(OpenError::Damage(Damage::of_header(first, &error)));
-            }
-            Ok(None)
-        }
+    if is_cut_off(&bytes, first, head) {
+        return Ok(None);
     }
+    let header = parse_header(first, &bytes)?;
+    Ok(Some(Begun { first, file, bytes, header }))
 }
 
 /// Compares the newest segment with what has been acknowledged.
@@ -392,32 +412,22 @@ fn check_head(first: Seq, walk: &Walk, head: Option<Head>) -> Result<(), OpenErr
             return Ok(());
         }
         let what = "it is missing or both its slots are broken, so that nobody can say what was acknowledged";
-        return Err(OpenError::Damage(Damage {
-            file: HEAD.to_owned(),
-            line: 1,
-            seq: walk.good.seq,
-            what: what.into(),
-        }));
+        return Err(Damage::of_file(HEAD, &what).into());
     };
     if walk.good.seq < head.seq {
-        let broken = walk.broken.clone().map(|broken| Damage::at(first, broken));
+        let broken = walk.broken.clone().map(|broken| Damage::at(first, &broken));
         return Err(OpenError::Lost { from: walk.good.seq + 1, to: head.seq, broken });
     }
     if head.seq >= first && !walk.commits.contains(&(head.seq, head.end)) {
         let what =
             format!("it names a commit up to event {} that ends at byte {}, and there is none", head.seq, head.end);
-        return Err(OpenError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: head.seq, what }));
+        return Err(Damage { seq: Some(head.seq), ..Damage::of_file(HEAD, &what) }.into());
     }
     Ok(())
 }
 
 /// Makes a log. HEAD comes first: a log with commits and without HEAD is a damaged one.
-fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -> Result<Log<S>, OpenError> {
-    if let Some(head) = head.filter(|head| head.seq > 0) {
-        return Err(OpenError::Lost { from: 1, to: head.seq, broken: None });
-    }
-    check_nothing_derived(&storage)?;
-    let head_error = |source| OpenError::Disk { file: HEAD.to_owned(), source };
+fn make<S: Storage>(storage: S, log: Uuid, now: Timestamp) -> Result<Log<S>, OpenError> {
     let head_file = storage.create(HEAD).map_err(head_error)?;
     let slots = [Head::default().to_slot(); 2].concat();
     head_file.write_at(0, &slots).and_then(|()| head_file.sync()).map_err(head_error)?;
@@ -428,23 +438,35 @@ fn make<S: Storage>(storage: S, head: Option<Head>, log: Uuid, now: Timestamp) -
     let file = super::append::begin_segment(&storage, None, 1, &line).map_err(disk(1))?;
     let good = Good { seq: 0, at: now, end: line.len() as u64, tree: header.tree };
     let mut log = Log::resume(storage, file, 1, log, good, None);
-    log.acknowledge().map_err(head_error)?;
+    log.acknowledge(None).map_err(head_error)?;
     Ok(log)
 }
 
-/// Refuses to begin a log beside what was made from another: the events of that one are gone.
-fn check_nothing_derived<S: Storage>(storage: &S) -> Result<(), OpenError> {
+/// Refuses to begin a log where one was acknowledged, or beside what was made from another: the events of that one are
+/// gone.
+fn check_nothing_was_there<S: Storage>(storage: &S, head: Option<Head>) -> Result<(), OpenError> {
+    if let Some(head) = head.filter(|head| head.seq > 0) {
+        return Err(OpenError::Lost { from: 1, to: head.seq, broken: None });
+    }
     for directory in [SNAPSHOTS, INDEX] {
-        let failed = |source| OpenError::Disk { file: directory.to_owned(), source };
-        let names = storage.beside(directory).and_then(|files| files.list()).map_err(failed)?;
+        let failed = |source| OpenError::disk(directory, source);
+        let names = storage.beside(directory).list().map_err(failed)?;
         if let Some(name) = names.iter().find(|name| name.starts_with(|first: char| first.is_ascii_digit())) {
-            let what = "it was made from a log of which nothing is there any more".to_owned();
-            return Err(OpenError::Damage(Damage { file: format!("{directory}/{name}"), line: 1, seq: 1, what }));
+            let what = "it was made from a log of which nothing is there any more";
+            return Err(Damage::of_file(format!("{directory}/{name}"), &what).into());
         }
     }
     Ok(())
 }
 
+fn directory(source: io::Error) -> OpenError {
+    OpenError::disk(EVENTS, source)
+}
+
+fn head_error(source: io::Error) -> OpenError {
+    OpenError::disk(HEAD, source)
+}
+
 pub(super) fn disk(first: Seq) -> impl FnOnce(io::Error) -> OpenError {
-    move |source| OpenError::Disk { file: segment_name(first), source }
+    move |source| OpenError::disk(segment_name(first), source)
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 
-use super::format::{Head, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
-use super::judge::walk;
-use super::opening::{Damage, HEAD, HOW_TO_MEND};
+use super::damage::{Damage, Newer, header_error};
+use super::format::{Head, NO_SLOT_WHOLE, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
+use super::judge::{is_cut_off, walk};
+use super::opening::HEAD;
 use super::search::{find_line, line_near};
-use super::segment_files::{check_names, first_line, header_error, is_not_behind, parse_header, read_header, segments};
+use super::segment_files::{ReadError, check_names, first_line, is_not_behind, parse_header, read_header, segments};
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
 use crate::chat::{DecodeError, Event, Seq};
@@ -21,43 +22,6 @@ use crate::clock::Timestamp;
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// The longest line, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
-
-/// Why a log cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// There is none.
-    #[error("there is no log at {path}: {why}")]
-    NoLog {
-        /// Where it was looked for.
-        path: PathBuf,
-        /// What is there instead.
-        why: String,
-    },
-    /// The disk failed.
-    #[error("{path} cannot be read: {source}")]
-    Disk {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not what was written.
-    #[error("the log is damaged: {0}; {HOW_TO_MEND}")]
-    Damage(Damage),
-    /// A later program wrote it.
-    #[error("the log is a newer program's: {file}, line {line}: {what}")]
-    Newer {
-        /// Which file.
-        file: String,
-        /// Which line, from 1.
-        line: u64,
-        /// What this program does not know.
-        what: String,
-    },
-    /// The directory holds something that is no part of a log.
-    #[error("the log's directory holds {0:?}, which is no file of a log; move it elsewhere")]
-    Foreign(String),
-}
 
 /// One event's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +93,7 @@ impl LogReader {
                 check_names(&directory)?;
                 if first > 1 {
                     let what = format!("the segments with events 1 to {} are missing", first - 1);
-                    return Err(ReadError::Damage(Damage::of_header(first, &what)));
+                    return Err(Damage::of_header(first, &what).into());
                 }
                 first
             }
@@ -289,20 +253,22 @@ impl LogReader {
                 continue;
             }
             let Some((seq, time)) = event_start(line) else {
-                return Err(self.damage("the line is neither an event nor a commit".into()));
+                return Err(self.damage("the line is neither an event nor a commit"));
             };
             if seq < self.next_seq {
                 continue;
             }
             if seq != self.next_seq {
-                return Err(self.damage(format!("event {seq} stands where event {} should", self.next_seq)));
+                return Err(self.damage(&format!("event {seq} stands where event {} should", self.next_seq)));
             }
             if let Some(kind) = event_kind(line).filter(|kind| !Event::is_kind(kind)) {
-                return Err(self.newer(&DecodeError::UnknownType(String::from_utf8_lossy(kind).into_owned())));
+                let unknown = DecodeError::UnknownType(String::from_utf8_lossy(kind).into_owned());
+                let (first, line) = self.place();
+                return Err(Newer::at(first, line, &unknown).into());
             }
             if let Some(open) = &mut self.open {
                 if *time < open.last_time[..] {
-                    return Err(self.damage(format!("the time of event {seq} is before that of the one before")));
+                    return Err(self.damage(&format!("the time of event {seq} is before that of the one before")));
                 }
                 open.last_time.copy_from_slice(time);
             }
@@ -331,7 +297,7 @@ impl LogReader {
             }
             searched = self.buffer.len() - self.start;
             if searched > LINE_BYTES_MAX {
-                return Err(self.damage("the line is longer than 1 MiB".into()));
+                return Err(self.damage_behind(1, "the line is longer than 1 MiB"));
             }
             let Some(open) = &mut self.open else { return Ok(None) };
             self.buffer.drain(..self.start);
@@ -343,7 +309,7 @@ impl LogReader {
             self.buffer.truncate(filled + count);
             open.offset += count as u64;
             let first = open.header.first;
-            read.map_err(|source| ReadError::Disk { path: self.directory.join(segment_name(first)), source })?;
+            read.map_err(|source| ReadError::disk(&self.directory.join(segment_name(first)), source))?;
             if count == 0 {
                 return Ok(None);
             }
@@ -374,22 +340,23 @@ impl LogReader {
             let header = self.open.as_ref().map(|open| &open.header);
             let what = header.and_then(|header| is_not_behind(header, before.header.log, &before.last_time));
             return match what {
-                Some(what) => Err(ReadError::Damage(Damage::of_header(next, &what))),
+                Some(what) => Err(Damage::of_header(next, &what).into()),
                 None => Ok(true),
             };
         }
+        let segment = before.header.first;
         self.open = Some(before);
         let what = match segments.iter().find(|first| **first > next) {
             Some(later) => format!("the segment with events {next} to {} is missing", later - 1),
-            None => format!("event {next} was acknowledged and is not there"),
+            None => format!("event {next} was acknowledged, and the file ends before it"),
         };
-        Err(self.damage(what))
+        Err(Damage { seq: Some(next), ..Damage::of_segment(segment, &what) }.into())
     }
 
     /// Opens a segment near the first line that is not before what is wanted.
     fn open_segment(&mut self, first: Seq, is_before: impl Fn(&[u8]) -> bool) -> Result<(), ReadError> {
         let path = self.directory.join(segment_name(first));
-        let disk = |source| ReadError::Disk { path: path.clone(), source };
+        let disk = |source| ReadError::disk(&path, source);
         let file = ReadFile::open(&path).map_err(disk)?;
         let header = parse_header(first, &first_line(&file).map_err(disk)?)?;
         let offset = find_line(&file, is_before).map_err(disk)?;
@@ -426,11 +393,11 @@ impl LogReader {
                     self.through = self.last_committed()?;
                     return Ok(());
                 }
-                Err(source) => return Err(ReadError::Disk { path, source }),
+                Err(source) => return Err(ReadError::disk(&path, source)),
             }
         }
         let bytes = head.as_ref().map(ReadFile::read).transpose();
-        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?.unwrap_or_default();
+        let bytes = bytes.map_err(|source| ReadError::disk(&path, source))?.unwrap_or_default();
         match Head::parse(&bytes) {
             Some(file) => {
                 self.through = self.through.max(file.head.seq);
@@ -439,8 +406,7 @@ impl LogReader {
             // What was whole before is being written: nothing beyond what was known is read.
             None if self.is_head_known => {}
             None => {
-                let what = "both its slots are broken, so that nobody can say what was acknowledged".to_owned();
-                return Err(ReadError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: 0, what }));
+                return Err(Damage::of_file(HEAD, &NO_SLOT_WHOLE).into());
             }
         }
         Ok(())
@@ -454,33 +420,37 @@ impl LogReader {
         };
         let Some(newest) = newest else { return Ok(self.through) };
         let path = self.directory.join(segment_name(newest));
-        let disk = |source| ReadError::Disk { path: path.clone(), source };
+        let disk = |source| ReadError::disk(&path, source);
         let file = ReadFile::open(&path).map_err(disk)?;
         let judged = Some((newest, file.length().map_err(disk)?));
         if self.judged == judged {
             return Ok(self.through);
         }
         let bytes = file.read().map_err(disk)?;
-        let walk = walk(&bytes).map_err(|error| header_error(newest, &error))?;
+        if is_cut_off(&bytes, newest, None) {
+            return Ok(self.through);
+        }
+        let walk = walk(&bytes).map_err(|error| header_error::<ReadError>(newest, &error))?;
         self.judged = judged;
         Ok(walk.good.seq)
     }
 
     /// Damage in the line that was cut last.
-    fn damage(&self, what: String) -> ReadError {
-        let (file, line) = self.place();
-        ReadError::Damage(Damage { file, line, seq: self.next_seq, what })
+    fn damage(&self, what: &str) -> ReadError {
+        self.damage_behind(0, what)
     }
 
-    /// The line that was cut last is a newer program's.
-    fn newer(&self, what: &DecodeError) -> ReadError {
-        let (file, line) = self.place();
-        ReadError::Newer { file, line, what: what.to_string() }
+    /// Damage so many lines behind the one that was cut last.
+    fn damage_behind(&self, lines: u64, what: &str) -> ReadError {
+        let (first, line) = self.place();
+        let seq = Some(self.next_seq);
+        Damage { line: Some(line + lines), seq, ..Damage::of_segment(first, &what) }.into()
     }
 
-    /// The file that is read, and the line that was cut last. Counted only when it is asked for.
-    fn place(&self) -> (String, u64) {
-        let Some(open) = &self.open else { return (String::new(), 0) };
+    /// The segment that is read, and the line of it that was cut last. Counted only when it is asked for.
+    fn place(&self) -> (Seq, u64) {
+        // Whatever was read was read of a segment that is open.
+        let Some(open) = &self.open else { return (self.next_seq, 1) };
         let mut left = open.offset - (self.buffer.len() - self.start) as u64;
         let (mut offset, mut lines) = (0, 0);
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -492,6 +462,6 @@ impl LogReader {
             offset += count as u64;
             left = if count < wanted { 0 } else { left - count as u64 };
         }
-        (segment_name(open.header.first), lines)
+        (open.header.first, lines)
     }
 }

@@ -1,21 +1,61 @@
-//! The segments of a log as files in a directory, for those who read beside its writer: which there are, and their first
-//! lines.
+//! The segments of a log as files in a directory, for those who read beside its writer: which there are, their first
+//! lines, and why they cannot be read.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memchr::memchr;
 use uuid::Uuid;
 
-use super::format::{LineError, SegmentLine, segment_first, segment_name};
-use super::opening::{Damage, foreign};
-use super::reader::ReadError;
-use super::storage::{ReadFile, list};
+use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
+use super::format::{SegmentLine, segment_first, segment_name};
+use super::opening;
+use super::storage::{NoFile, ReadFile, list};
 use crate::chat::Seq;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is none.
+    #[error("there is no log at {path}: {why}")]
+    NoLog {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is there instead.
+        why: String,
+    },
+    /// The disk failed.
+    #[error("{path} cannot be read: {source}")]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("the log is damaged: {0}; {HOW_TO_MEND}")]
+    Damage(#[from] Damage),
+    /// A later program wrote it.
+    #[error(transparent)]
+    Newer(#[from] Newer),
+    /// The directory holds something that is no part of a log.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+}
+
+impl ReadError {
+    /// A file that cannot be read: where something else stands in its place, that is damage.
+    pub(super) fn disk(path: &Path, source: io::Error) -> Self {
+        match NoFile::of(&source) {
+            Some(what) => Damage::of_file(path.display().to_string(), &what).into(),
+            None => Self::Disk { path: path.to_owned(), source },
+        }
+    }
+}
 
 /// The segments of a directory by their first events, rising.
 pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
-    let names = list(directory).map_err(|source| ReadError::Disk { path: directory.to_owned(), source })?;
+    let names = list(directory).map_err(|source| ReadError::disk(directory, source))?;
     let mut segments: Vec<Seq> = names.iter().filter_map(|name| segment_first(name)).collect();
     segments.sort_unstable();
     Ok(segments)
@@ -23,32 +63,24 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
 
 /// Refuses a directory that holds what is no file of a log.
 pub(super) fn check_names(directory: &Path) -> Result<(), ReadError> {
-    let names = list(directory).map_err(|source| ReadError::Disk { path: directory.to_owned(), source })?;
-    foreign(&names).map_or(Ok(()), |name| Err(ReadError::Foreign(name.clone())))
+    let names = list(directory).map_err(|source| ReadError::disk(directory, source))?;
+    Ok(opening::check_names(&names)?)
 }
 
 /// The first line of a segment.
 pub(super) fn read_header(directory: &Path, first: Seq) -> Result<SegmentLine, ReadError> {
     let path = directory.join(segment_name(first));
     let line = ReadFile::open(&path).and_then(|file| first_line(&file));
-    parse_header(first, &line.map_err(|source| ReadError::Disk { path, source })?)
+    parse_header(first, &line.map_err(|source| ReadError::disk(&path, source))?)
 }
 
 pub(super) fn parse_header(first: Seq, line: &[u8]) -> Result<SegmentLine, ReadError> {
-    let header = SegmentLine::parse(line).map_err(|error| header_error(first, &error))?;
+    let header = SegmentLine::parse(line).map_err(|error| header_error::<ReadError>(first, &error))?;
     if header.first != first {
         let what = format!("its first line names event {} as its first", header.first);
-        return Err(ReadError::Damage(Damage::of_header(first, &what)));
+        return Err(Damage::of_header(first, &what).into());
     }
     Ok(header)
-}
-
-/// What is wrong with the first line of a segment.
-pub(super) fn header_error(first: Seq, error: &LineError) -> ReadError {
-    match error {
-        LineError::Newer(_) => ReadError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-        LineError::Broken(_) => ReadError::Damage(Damage::of_header(first, error)),
-    }
 }
 
 /// The first line of a segment's file, without its line feed.

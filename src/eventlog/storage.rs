@@ -1,8 +1,8 @@
 //! The disk behind a trait, so that tests can pull its plug; and the real one.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,11 +13,20 @@ pub trait Storage: Send + Sized + std::fmt::Debug + 'static {
     /// An open file.
     type File: StorageFile + std::fmt::Debug;
 
-    /// Another directory of the same data, made if it is not there: [`EVENTS`], or one for what is derived from it.
+    /// Another directory of the same data: [`EVENTS`], or one for what is derived from it. As long as that is not there, it
+    /// is an empty one, in which nothing can be created.
+    fn beside(&self, directory: &str) -> Self;
+
+    /// Makes the directory, unless it is there; gives whether it was not.
     ///
     /// # Errors
     /// It cannot be made.
-    fn beside(&self, directory: &str) -> io::Result<Self>;
+    fn make(&self) -> io::Result<bool>;
+    /// Removes the directory.
+    ///
+    /// # Errors
+    /// It is not empty, or may not be removed.
+    fn unmake(&self) -> io::Result<()>;
 
     /// The names of all files.
     ///
@@ -141,7 +150,7 @@ impl Disk {
         let refused = |source| LockError::Refused { path: data.to_owned(), source };
         let events = data.join(EVENTS);
         make_directory(&events).map_err(refused)?;
-        let lock = options().create(true).truncate(false).open(events.join(LOCK)).map_err(refused)?;
+        let lock = open_file(options().create(true).truncate(false), &events.join(LOCK)).map_err(refused)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { data: data.to_owned(), directory: events, lock: Arc::new(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(data.to_owned())),
@@ -153,27 +162,47 @@ impl Disk {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+
+    /// What is in a directory beside the log that is not there: nothing.
+    fn or_nothing<T: Default>(&self, found: io::Result<T>) -> io::Result<T> {
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.directory.ends_with(EVENTS) => {
+                Ok(T::default())
+            }
+            found => found,
+        }
+    }
 }
 
 impl Storage for Disk {
     type File = File;
 
-    fn beside(&self, directory: &str) -> io::Result<Self> {
-        let directory = self.data.join(directory);
-        make_directory(&directory)?;
-        Ok(Self { data: self.data.clone(), directory, lock: Arc::clone(&self.lock) })
+    fn beside(&self, directory: &str) -> Self {
+        Self { data: self.data.clone(), directory: self.data.join(directory), lock: Arc::clone(&self.lock) }
+    }
+
+    fn make(&self) -> io::Result<bool> {
+        if self.directory.is_dir() {
+            return Ok(false);
+        }
+        make_directory(&self.directory).map(|()| true)
+    }
+
+    fn unmake(&self) -> io::Result<()> {
+        std::fs::remove_dir(&self.directory)?;
+        File::open(&self.data)?.sync_all()
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        list(&self.directory)
+        self.or_nothing(list(&self.directory))
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        options().open(self.directory.join(name))
+        open_file(&options(), &self.directory.join(name))
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        options().create(true).truncate(true).open(self.directory.join(name))
+        open_file(options().create(true).truncate(true), &self.directory.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -185,7 +214,7 @@ impl Storage for Disk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        self.or_nothing(File::open(&self.directory).and_then(|directory| directory.sync_all()))
     }
 
     fn keep_torn(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
@@ -261,7 +290,7 @@ impl ReadFile {
     /// # Errors
     /// It is not there, or may not be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
+        open_to_read(path).map(Self)
     }
 
     /// Its length now, in bytes.
@@ -318,6 +347,41 @@ impl Place {
 /// It cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<String>> {
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Something else stands where a file should.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it is {0}, and no file")]
+pub(super) struct NoFile(&'static str);
+
+impl NoFile {
+    /// What stands there, if that is why it could not be opened.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+/// Opens a file for reading.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    open_file(OpenOptions::new().read(true), path)
+}
+
+/// Opens a file, and nothing else: on the other end of a pipe nobody would ever write, and a device may do anything.
+fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if !kind.is_file() => Err(io::Error::new(io::ErrorKind::InvalidData, NoFile(kind_name(kind)))),
+        // What is not there may be about to be made; else the opening says why.
+        _ => options.open(path),
+    }
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
 }
 
 fn options() -> OpenOptions {

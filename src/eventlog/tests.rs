@@ -129,7 +129,7 @@ fn a_log_with_commits_and_without_head_is_damaged() {
     let (disk, _, _) = three_batches();
     let head = disk.content(HEAD).unwrap();
     disk.put(HEAD, vec![0; 256]);
-    assert!(failure(&disk).contains("HEAD, line 1, event 6: it is missing or both its slots are broken"));
+    assert!(failure(&disk).contains("HEAD: it is missing or both its slots are broken"));
     disk.remove(HEAD).unwrap();
     assert!(failure(&disk).contains("HEAD"));
     let mut half = head;

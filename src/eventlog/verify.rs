@@ -8,13 +8,14 @@ use std::thread;
 use memchr::memchr;
 use uuid::Uuid;
 
-use super::format::{Head, HeadFile, LineError, SegmentLine, segment_first, segment_name};
-use super::judge::{Good, Tail, UnknownKind, Walk, judge_tail, walk};
-use super::opening::{Damage, HEAD, HOW_TO_MEND};
-use super::reader::ReadError;
-use super::segment_files::{check_names, segments};
+use super::closed::NO_COMMIT_AT_END;
+use super::damage::{Damage, HOW_TO_MEND, Newer, header_error};
+use super::format::{Head, HeadFile, NO_SLOT_WHOLE, SegmentLine, segment_first, segment_name};
+use super::judge::{Good, Tail, UnknownKind, Walk, is_cut_off, judge_tail, walk};
+use super::opening::HEAD;
+use super::segment_files::{ReadError, check_names, segments};
 use super::storage::{Place, ReadFile};
-use super::tree::Hash;
+use super::tree::{Hash, Tree};
 use crate::chat::{DecodeError, Seq};
 
 /// Segments that are read at once at most: each of them is in memory whole.
@@ -36,8 +37,26 @@ pub struct Verified {
     pub erased_unproven: u64,
     /// Bytes of a batch behind it that was never acknowledged, or is being written now.
     pub unfinished_bytes: u64,
+    /// Segments that were cut off while they were made, by their first events: the next opening removes them.
+    pub cut_off: Vec<Seq>,
     /// Whether one of the two slots of HEAD is not whole: torn by a power cut, damaged, or being written now.
     pub is_head_half_broken: bool,
+}
+
+impl Default for Verified {
+    /// An empty log.
+    fn default() -> Self {
+        Self {
+            events: 0,
+            seq: 0,
+            root: Tree::default().root(),
+            erasures_left: 0,
+            erased_unproven: 0,
+            unfinished_bytes: 0,
+            cut_off: Vec::new(),
+            is_head_half_broken: false,
+        }
+    }
 }
 
 /// Why a log is not intact, or could not be checked.
@@ -48,7 +67,7 @@ pub enum VerifyError {
     Read(#[from] ReadError),
     /// It is not what was written.
     #[error("not intact: {0}; {HOW_TO_MEND}")]
-    Damage(Damage),
+    Damage(#[from] Damage),
     /// Acknowledged events are gone.
     #[error("not intact: events {from} to {to} were acknowledged and are not there; {HOW_TO_MEND}")]
     Lost {
@@ -58,15 +77,8 @@ pub enum VerifyError {
         to: Seq,
     },
     /// A later program wrote it.
-    #[error("the log is a newer program's: {file}, line {line}: {what}")]
-    Newer {
-        /// Which file.
-        file: String,
-        /// Which line, from 1.
-        line: u64,
-        /// What this program does not know.
-        what: String,
-    },
+    #[error(transparent)]
+    Newer(#[from] Newer),
 }
 
 /// Checks a log: a data directory, an events directory or one segment's file. Segments are read side by side, as many
@@ -81,27 +93,28 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
             let first = segment_first(&name).ok_or_else(|| no_log(path, "its name is that of no segment"))?;
             let chain = verify_segments(&file.parent().map(Path::to_owned).unwrap_or_default(), &[first], None)?;
             let erased_unproven = chain.unnamed().count() as u64;
-            Ok(Verified { erased_unproven, ..chain.verified(path)? })
+            Ok(Verified { erased_unproven, ..chain.verified() })
         }
         Place::Events(directory) => {
             // HEAD first: what it speaks of is in the segments that are read afterwards.
             let head_file = read_head(&directory)?;
             let head = head_file.map(|file| file.head);
-            let segments = segments(&directory)?;
+            let mut segments = segments(&directory)?;
             let first = *segments.first().ok_or_else(|| no_log(path, "no segment is there"))?;
             check_names(&directory)?;
             if first > 1 {
                 return Err(damage(first, &format!("the segments with events 1 to {} are missing", first - 1)));
             }
+            let cut_off = take_cut_off(&directory, &mut segments, head)?;
             let chain = verify_segments(&directory, &segments, head)?;
             let erasures_left = chain.check_erasures(&directory)?;
-            let verified = chain.verified(path)?;
+            let verified = chain.verified();
             if head.is_none() && verified.seq > 0 {
-                let what = "it is missing, so that nobody can say what was acknowledged".to_owned();
-                return Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: verified.seq, what }));
+                let what = "it is missing, so that nobody can say what was acknowledged";
+                return Err(Damage::of_file(HEAD, &what).into());
             }
             let is_head_half_broken = head_file.is_some_and(|file| file.is_half_broken);
-            Ok(Verified { erasures_left, is_head_half_broken, ..verified })
+            Ok(Verified { erasures_left, cut_off, is_head_half_broken, ..verified })
         }
     }
 }
@@ -115,11 +128,29 @@ pub(super) fn verify_newest(path: &Path) -> Result<Verified, VerifyError> {
         Place::Segment(_) => verify(path),
         Place::Events(directory) => {
             let head = read_head(&directory)?.map(|file| file.head);
-            let segments = segments(&directory)?;
+            let mut segments = segments(&directory)?;
+            if segments.is_empty() {
+                return Err(no_log(path, "no segment is there").into());
+            }
+            let cut_off = take_cut_off(&directory, &mut segments, head)?;
             let newest = segments.last().map(std::slice::from_ref).unwrap_or_default();
-            verify_segments(&directory, newest, head)?.verified(path)
+            Ok(Verified { cut_off, ..verify_segments(&directory, newest, head)?.verified() })
         }
     }
+}
+
+/// Takes away the newest segments as far as they were cut off while they were made, as an opening does, and gives them.
+fn take_cut_off(directory: &Path, segments: &mut Vec<Seq>, head: Option<Head>) -> Result<Vec<Seq>, ReadError> {
+    let mut cut_off = Vec::new();
+    while let Some(first) = segments.last().copied().filter(|first| head.is_none_or(|head| head.seq < *first)) {
+        let path = directory.join(segment_name(first));
+        let bytes = ReadFile::open(&path).and_then(|file| file.read());
+        if !is_cut_off(&bytes.map_err(|source| ReadError::disk(&path, source))?, first, head) {
+            break;
+        }
+        cut_off.extend(segments.pop());
+    }
+    Ok(cut_off)
 }
 
 fn verify_segments(directory: &Path, segments: &[Seq], head: Option<Head>) -> Result<Chain, VerifyError> {
@@ -168,11 +199,8 @@ impl ReadSegment {
     fn of(directory: &Path, first: Seq, is_newest: bool, head: Option<Head>) -> Result<Self, VerifyError> {
         let path = directory.join(segment_name(first));
         let bytes = ReadFile::open(&path).and_then(|file| file.read());
-        let bytes = bytes.map_err(|source| ReadError::Disk { path, source })?;
-        let walk = walk(&bytes).map_err(|error| match error {
-            LineError::Newer(_) => VerifyError::Newer { file: segment_name(first), line: 1, what: error.to_string() },
-            LineError::Broken(what) => damage(first, what),
-        })?;
+        let bytes = bytes.map_err(|source| ReadError::disk(&path, source))?;
+        let walk = walk(&bytes).map_err(|error| header_error::<VerifyError>(first, &error))?;
         let header = walk.header.clone();
         Ok(Self { first, header, own: check(first, &bytes, walk, is_newest, head) })
     }
@@ -187,15 +215,15 @@ fn check(
     head: Option<Head>,
 ) -> Result<(Verified, Walk), VerifyError> {
     if let Tail::Damage(broken) = judge_tail(bytes, &walk) {
-        return Err(VerifyError::Damage(Damage::at(first, broken)));
+        return Err(Damage::at(first, &broken).into());
     }
     if !is_newest && bytes.len() as u64 > walk.good.end {
-        let what = walk.broken.map_or("the segment does not end with a commit".to_owned(), |broken| broken.what);
-        return Err(damage(first, &what));
+        let at_end = || Damage::of_segment(first, &NO_COMMIT_AT_END);
+        return Err(walk.broken.map_or_else(at_end, |broken| Damage::at(first, &broken)).into());
     }
     if let Some(head) = head.filter(|head| is_newest && walk.good.seq < head.seq) {
         return Err(match walk.broken {
-            Some(broken) => VerifyError::Damage(Damage::at(first, broken)),
+            Some(broken) => Damage::at(first, &broken).into(),
             None => VerifyError::Lost { from: walk.good.seq + 1, to: head.seq },
         });
     }
@@ -204,18 +232,15 @@ fn check(
         None => walk,
     };
     if let Some(UnknownKind { line, kind, .. }) = walk.unknown.as_ref().filter(|unknown| unknown.seq <= walk.good.seq) {
-        let what = DecodeError::UnknownType(kind.clone()).to_string();
-        return Err(VerifyError::Newer { file: segment_name(first), line: *line, what });
+        return Err(Newer::at(first, *line, &DecodeError::UnknownType(kind.clone())).into());
     }
     let verified = Verified {
         // The first line may name another event than the file does, which is found when the segments are put together.
         events: walk.good.seq + 1 - walk.header.first,
         seq: walk.good.seq,
         root: walk.good.tree.root(),
-        erasures_left: 0,
-        erased_unproven: 0,
         unfinished_bytes: bytes.len() as u64 - walk.good.end,
-        is_head_half_broken: false,
+        ..Verified::default()
     };
     Ok((verified, walk))
 }
@@ -277,8 +302,8 @@ impl Chain {
     /// carried out.
     fn check_erasures(&self, directory: &Path) -> Result<u64, VerifyError> {
         let erased = |seq: &Seq, (first, line): &(Seq, u64), what: &str| {
-            let file = segment_name(*first);
-            Err(VerifyError::Damage(Damage { file, line: *line, seq: *seq, what: what.to_owned() }))
+            let place = Damage { line: Some(*line), seq: Some(*seq), ..Damage::of_segment(*first, &what) };
+            Err(place.into())
         };
         if let Some((seq, place)) = self.unnamed().next() {
             return erased(seq, place, "the line is erased, and no erasure names it");
@@ -292,9 +317,9 @@ impl Chain {
         Ok(self.named.iter().filter(|seq| !self.erased.contains_key(seq)).count() as u64)
     }
 
-    fn verified(self, path: &Path) -> Result<Verified, VerifyError> {
-        let last = self.last.ok_or_else(|| no_log(path, "no segment is there"))?;
-        Ok(Verified { events: self.events, ..last })
+    /// What they are together; none are an empty log.
+    fn verified(self) -> Verified {
+        Verified { events: self.events, ..self.last.unwrap_or_default() }
     }
 }
 
@@ -307,7 +332,7 @@ fn no_log(path: &Path, why: &str) -> ReadError {
 }
 
 fn damage(first: Seq, what: &str) -> VerifyError {
-    VerifyError::Damage(Damage::of_header(first, &what))
+    Damage::of_header(first, &what).into()
 }
 
 /// What HEAD has acknowledged of a segment that holds more: the rest may yet be lost, and nobody should rely on it.
@@ -326,13 +351,10 @@ fn read_head(directory: &Path) -> Result<Option<HeadFile>, VerifyError> {
     match ReadFile::open(&path).and_then(|file| file.read()) {
         Ok(bytes) => match Head::parse(&bytes) {
             Some(file) => Ok(Some(file)),
-            None => {
-                let what = "both its slots are broken, so that nobody can say what was acknowledged".to_owned();
-                Err(VerifyError::Damage(Damage { file: HEAD.to_owned(), line: 1, seq: 0, what }))
-            }
+            None => Err(Damage::of_file(HEAD, &NO_SLOT_WHOLE).into()),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ReadError::Disk { path, source }.into()),
+        Err(source) => Err(ReadError::disk(&path, source).into()),
     }
 }
 

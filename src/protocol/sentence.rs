@@ -83,6 +83,11 @@ pub fn refusal(refusal: &Refusal, command: Option<&str>) -> String {
         Refusal::StorageFailed => {
             "Error. The server cannot store anything now (is its disk full?). Nothing happened.".into()
         }
+        Refusal::LogUnreadable => {
+            "Error. The server's log is damaged there or cannot be read. Its administrator finds the \
+                                   place with `messenger replay --verify`."
+                .into()
+        }
         Refusal::Replaced => "The same device logged in again; this session ends.".into(),
         Refusal::ShuttingDown => "The server is shutting down.".into(),
     }

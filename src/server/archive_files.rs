@@ -10,7 +10,7 @@ use super::limits::SNAPSHOTS_BYTES_MAX;
 use super::segment::SegmentBuilder;
 use crate::chat::{Seq, State};
 use crate::eventlog::snapshot;
-use crate::eventlog::storage::{INDEX, SNAPSHOTS};
+use crate::eventlog::storage::{EVENTS, INDEX, SNAPSHOTS};
 use crate::eventlog::{self, ClosedSegment, OpenError, Replayed, Storage, StorageFile};
 
 /// How many of the newest snapshots are kept however large they are: the newest, and one in case that is damaged.
@@ -46,6 +46,10 @@ pub struct ArchiveFiles<S: Storage> {
     notices: Vec<String>,
     /// Files that are written and have not got their names yet.
     unnamed: Vec<Unnamed>,
+    /// Directories that were made for them.
+    made: Vec<Kind>,
+    /// Whether the segments before a snapshot are known to have their indexes.
+    has_old_indexes: bool,
 }
 
 /// A file that is written and has not got its name yet.
@@ -74,19 +78,17 @@ enum Kind {
 }
 
 impl<S: Storage> ArchiveFiles<S> {
-    /// The files beside a log, for the thread `writer`.
+    /// The files beside a log, for the thread `writer`. Their directories are made once something is to be written.
     ///
     /// # Errors
-    /// Their directories cannot be made.
-    pub fn new(log: &S, writer: &'static str) -> io::Result<Self> {
-        Ok(Self {
-            writer,
-            events: log.beside(eventlog::storage::EVENTS)?,
-            index: log.beside(INDEX)?,
-            snapshots: log.beside(SNAPSHOTS)?,
-            notices: Vec::new(),
-            unnamed: Vec::new(),
-        })
+    /// What stands there are no directories.
+    pub fn new(log: &S, writer: &'static str) -> Result<Self, OpenError> {
+        let (events, index, snapshots) = (log.beside(EVENTS), log.beside(INDEX), log.beside(SNAPSHOTS));
+        for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
+            directory.list().map_err(|source| OpenError::Disk { file: name.to_owned(), source })?;
+        }
+        let (notices, unnamed, made) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { writer, events, index, snapshots, notices, unnamed, made, has_old_indexes: false })
     }
 
     /// What the operator should know, since the last call.
@@ -98,8 +100,11 @@ impl<S: Storage> ArchiveFiles<S> {
         self.notices.push(notice);
     }
 
-    /// Says why an index is made anew.
+    /// Says why an index is made anew; one that is not there is no news.
     pub(super) fn notice_index(&mut self, segment: Seq, why: &IndexError) {
+        if matches!(why, IndexError::Disk(error) if error.kind() == io::ErrorKind::NotFound) {
+            return;
+        }
         self.notice(format!("the index of segment {segment} is made anew: {why}"));
     }
 
@@ -212,6 +217,9 @@ impl<S: Storage> ArchiveFiles<S> {
     /// Writes a file under another name first, so that none is ever seen half written.
     fn write(&mut self, kind: Kind, seq: Seq, bytes: &[u8]) -> io::Result<()> {
         let file = Unnamed { kind, seq, bytes: bytes.len() as u64 };
+        if self.directory(kind).make()? {
+            self.made.push(kind);
+        }
         let (directory, unfinished) = (self.directory(kind), self.unfinished(&file));
         let written = directory.create(&unfinished).and_then(|file| file.write_at(0, bytes).and_then(|()| file.sync()));
         if written.is_err() {
@@ -237,6 +245,7 @@ impl<S: Storage> ArchiveFiles<S> {
             }
             named.push(self.unnamed.remove(0).kind);
         }
+        self.made.clear();
         for kind in [Kind::Index, Kind::Snapshot] {
             if named.contains(&kind) {
                 self.directory(kind).sync_names()?;
@@ -245,9 +254,22 @@ impl<S: Storage> ArchiveFiles<S> {
         if named.contains(&Kind::Snapshot) { self.thin_snapshots() } else { Ok(()) }
     }
 
-    /// Removes the files that were written and have not got their names.
+    /// Removes the files that were written and have not got their names, and the directories that were made for them.
     pub fn discard(&mut self) {
         self.remove_unnamed(|_| true);
+        for kind in std::mem::take(&mut self.made) {
+            // One that by now holds something else stays.
+            let _ = self.directory(kind).unmake();
+        }
+    }
+
+    /// Forgets the indexes of segments that were written anew meanwhile: they had them removed.
+    pub(super) fn forget_indexes_of(&mut self, erased: &[Seq]) {
+        let segments = self.segments().unwrap_or_default();
+        for seq in erased {
+            let segment = segments.iter().rfind(|first| *first <= seq);
+            self.unnamed.retain(|file| file.kind != Kind::Index || Some(&file.seq) != segment);
+        }
     }
 
     fn remove_unnamed(&mut self, which: impl Fn(&Unnamed) -> bool) {
@@ -293,12 +315,16 @@ impl<S: Storage> ArchiveFiles<S> {
     }
 
     /// Folds the closed segments up to an event on top of the newest snapshot: an index of each and a snapshot behind it.
+    /// The first time the segments before that snapshot get the indexes that they lack, too.
     ///
     /// # Errors
     /// The log cannot be read or the files not be written.
     pub fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
         let mut state = self.newest_snapshot().unwrap_or_default();
         let segments = self.segments()?;
+        if !std::mem::replace(&mut self.has_old_indexes, true) {
+            self.make_missing_indexes(&segments, state.seq);
+        }
         for pair in segments.windows(2) {
             let &[first, next] = pair else { continue };
             if next <= state.seq + 1 || next > through + 1 {
@@ -324,12 +350,28 @@ impl<S: Storage> ArchiveFiles<S> {
         Ok(())
     }
 
+    /// Makes the indexes that segments up to an event lack. One that is there and wrong is found by whoever asks it.
+    fn make_missing_indexes(&mut self, segments: &[Seq], through: Seq) {
+        let names = self.index.list().unwrap_or_default();
+        for (place, pair) in segments.windows(2).enumerate() {
+            let (first, next) = (pair[0], pair[1]);
+            if next > through + 1 {
+                return;
+            }
+            if !names.contains(&index_name(first))
+                && let Err(error) = self.make_index(segments, place)
+            {
+                self.notice(format!("the index of segment {first} cannot be made: {error}"));
+            }
+        }
+    }
+
     /// Gives the events of a segment, which must be the one that the next goes on from.
     fn read(&self, segment: &ClosedSegment, mut each: impl FnMut(Replayed<'_>)) -> Result<(), ArchiveError> {
         let read = eventlog::read_closed(&self.events, segment.first, &mut each)?;
         if read != *segment {
             let what = "it does not end where the next segment begins";
-            return Err(OpenError::Damage(eventlog::Damage::of_header(segment.first, &what)).into());
+            return Err(OpenError::from(eventlog::Damage::of_segment(segment.first, &what)).into());
         }
         Ok(())
     }

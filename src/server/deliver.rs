@@ -184,26 +184,23 @@ impl Hub {
 
     /// Queues a frame for a JSON connection, behind everything decided so far.
     pub(super) fn tell_frame(&mut self, key: ConnectionKey, frame: &ServerFrame) {
-        let pending = self.newest_pending();
-        let start = pending.notes.len();
-        frame.write(&mut pending.notes);
-        let bytes = start..pending.notes.len();
-        pending.deliveries.push(Delivery::Note { to: key, bytes });
+        self.note(key, |notes| frame.write(notes));
     }
 
     /// Queues the answer to a message for a JSON connection, as [`Hub::tell_frame`] would.
     pub(super) fn tell_short(&mut self, key: ConnectionKey, answer: &ShortAnswer<'_>) {
-        let pending = self.newest_pending();
-        let start = pending.notes.len();
-        answer.write(&mut pending.notes);
-        let bytes = start..pending.notes.len();
-        pending.deliveries.push(Delivery::Note { to: key, bytes });
+        self.note(key, |notes| answer.write(notes));
     }
 
     fn tell(&mut self, key: ConnectionKey, text: &[u8]) {
+        self.note(key, |notes| notes.extend_from_slice(text));
+    }
+
+    /// Queues what `write` appends.
+    fn note(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
         let pending = self.newest_pending();
         let start = pending.notes.len();
-        pending.notes.extend_from_slice(text);
+        write(&mut pending.notes);
         let bytes = start..pending.notes.len();
         pending.deliveries.push(Delivery::Note { to: key, bytes });
     }

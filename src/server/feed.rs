@@ -96,7 +96,7 @@ impl Hub {
     fn continue_backlog(&mut self, key: ConnectionKey, lines: Option<&Lines>, now: Now) {
         let Some(lines) = lines else {
             self.end_session(key, LogoutReason::Disconnected, now);
-            self.close_with(key, &Refusal::StorageFailed);
+            self.close_with(key, &Refusal::LogUnreadable);
             return;
         };
         let Some(connection) = self.connection_mut(key) else { return };
@@ -168,7 +168,7 @@ impl Hub {
                 let (events, more) = (Some(events), Some(more));
                 self.tell_ok(key, Answer { id: query.id, command, events, more, ..Answer::default() });
             }
-            None => self.tell_refusal(key, query.id, &Refusal::StorageFailed, Some(query.command.word())),
+            None => self.tell_refusal(key, query.id, &Refusal::LogUnreadable, Some(query.command.word())),
         }
         self.go_on(key, now);
     }

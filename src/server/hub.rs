@@ -85,7 +85,8 @@ pub enum Output {
         /// Which lines of newer ones, in order.
         positions: Vec<Position>,
     },
-    /// Segments are closed: archive all events up to this one. [`Hub::handle_archived`] is owed, unless that fails.
+    /// Segments are closed, or may lack what stands for them: archive all events up to this one. [`Hub::handle_archived`] is
+    /// owed, unless that fails.
     Archive(Seq),
     /// Close the socket without another word.
     Drop(ConnectionKey),
@@ -188,6 +189,7 @@ impl Hub {
             console_words: LocalWords::default(),
             stopping: false,
         };
+        hub.outputs.push_back(Output::Archive(hub.durable.seq));
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
         hub.commit(started, None, now);
         hub.await_receivers(now);

@@ -1,7 +1,6 @@
 //! Every bound of the server, in one place; the unit stands last in each name.
 
-/// Unsent bytes of a connection above which events are no longer queued but read from the log later, and above which
-/// nothing more is read from it.
+/// Unsent bytes of a connection above which events are no longer queued but read from the log later.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Unsent bytes of a connection above which no further command is taken from it: an answer may have 1 MiB more.
 pub const OUTPUT_COMMAND_BYTES_MAX: usize = 256 << 10;

@@ -36,8 +36,7 @@ pub fn open<S: Storage>(
     now: Timestamp,
     progress: impl FnMut(u64, u64),
 ) -> Result<Opened<S>, OpenError> {
-    let files = ArchiveFiles::new(&storage, "opening");
-    let mut files = files.map_err(|source| OpenError::Disk { file: "directory".to_owned(), source })?;
+    let mut files = ArchiveFiles::new(&storage, "opening")?;
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
     let mut fold = Fold { builder: SegmentBuilder::from_state(after + 1, &state), state, files, progress };
@@ -46,6 +45,7 @@ pub fn open<S: Storage>(
         fold.files.discard();
     }
     let opened = opened?;
+    fold.files.forget_indexes_of(&opened.erased);
     if let Err(error) = fold.files.publish() {
         fold.files.notice(format!("indexes and snapshots cannot be written: {error}"));
     }

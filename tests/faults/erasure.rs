@@ -44,7 +44,7 @@ impl Erasure {
         let seqs = chosen.iter().map(|(seq, _)| *seq).collect();
         let texts: Vec<String> = chosen.iter().map(|(_, text)| text.clone()).collect();
         // A tail that was cut off may hold the text too.
-        disk.beside("torn").unwrap().put("00000000000000000001-7-9", texts[0].clone().into_bytes());
+        disk.beside("torn").put("00000000000000000001-7-9", texts[0].clone().into_bytes());
 
         disk.set_faults(faults);
         disk.start_recording();
@@ -110,7 +110,7 @@ fn holds(disk: &MemoryDisk, text: &str) -> bool {
     let start: Vec<&str> = text.split(' ').take(2).collect();
     let start = format!("\"{}", start.join(" "));
     files(disk).iter().any(|(directory, name, _)| {
-        let place = disk.beside(directory).unwrap();
+        let place = disk.beside(directory);
         let holds = |content: &[u8]| {
             let content = String::from_utf8_lossy(content);
             [' ', '"'].iter().any(|end| content.contains(&format!("{start}{end}"))) || content.contains(text)

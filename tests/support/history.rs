@@ -185,7 +185,7 @@ impl History {
 pub fn files(disk: &MemoryDisk) -> Vec<(&'static str, String, usize)> {
     let mut files = Vec::new();
     for directory in ["events", "index", "snapshots", "torn"] {
-        let place = disk.beside(directory).unwrap();
+        let place = disk.beside(directory);
         for name in place.list().unwrap() {
             let length = place.with_content(&name, <[u8]>::len).unwrap();
             files.push((directory, name, length));

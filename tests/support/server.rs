@@ -53,6 +53,8 @@ pub struct Server {
     options: Vec<String>,
     /// A program that runs it, if it is not to run alone.
     under: Option<&'static str>,
+    /// Whether nothing takes what it says on standard error.
+    is_mute: bool,
     directory: TempDir,
 }
 
@@ -72,13 +74,18 @@ impl Server {
         let accounts: String = USERS.iter().map(|user| format!("{user} {PASSWORD}\n")).collect();
         std::fs::write(directory.path().join("credentials.txt"), accounts).unwrap();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let (child, console, address) = spawn(directory.path(), 0, &options, None).unwrap();
-        Self { address, child, console, options, under: None, directory }
+        let (child, console, address) = spawn(directory.path(), 0, &options, None, false).unwrap();
+        Self { address, child, console, options, under: None, is_mute: false, directory }
     }
 
     /// Has another program run it from its next start on, as `nice` would, or none.
     pub fn run_under(&mut self, program: Option<&'static str>) {
         self.under = program;
+    }
+
+    /// From its next start on its standard error takes nothing more, as a file on a full disk.
+    pub fn mute(&mut self) {
+        self.is_mute = true;
     }
 
     /// Starts it again on the same data and the same port, once it has ended.
@@ -90,7 +97,7 @@ impl Server {
     pub fn try_restart(&mut self) -> Result<(), String> {
         let _ = self.child.wait();
         (self.child, self.console, self.address) =
-            spawn(self.directory.path(), self.address.port(), &self.options, self.under)?;
+            spawn(self.directory.path(), self.address.port(), &self.options, self.under, self.is_mute)?;
         Ok(())
     }
 
@@ -194,8 +201,15 @@ impl Drop for Server {
 
 type Started = (Child, Receiver<String>, SocketAddr);
 
-fn spawn(directory: &Path, port: u16, options: &[String], under: Option<&str>) -> Result<Started, String> {
-    let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("errors.txt")).unwrap();
+fn spawn(
+    directory: &Path,
+    port: u16,
+    options: &[String],
+    under: Option<&str>,
+    is_mute: bool,
+) -> Result<Started, String> {
+    let errors = if is_mute { Path::new("/dev/full").to_owned() } else { directory.join("errors.txt") };
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(errors).unwrap();
     let mut child = under
         .map_or_else(messenger, messenger_under)
         .current_dir(directory)
