@@ -459,3 +459,29 @@ fn a_server_whose_notices_nobody_takes_goes_on_serving() {
     assert_eq!(han.command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
     assert!(server.stop().success());
 }
+
+#[test]
+fn who_asks_a_server_for_what_is_damaged_is_told_so_and_the_administrator_where() {
+    let mut server = served();
+    let segment = server.data().join("events").join(segment_name(MIDDLE));
+    fs::write(&segment, fs::read_to_string(&segment).unwrap().replacen("xxx", "xyx", 1)).unwrap();
+    server.restart();
+    let is_told = |frame: &serde_json::Value| {
+        let message = frame["message"].as_str().unwrap();
+        assert!(frame["code"] == "storage_failed" && message.contains("damaged there or cannot be read"), "{frame}");
+        assert!(message.contains("`messenger replay --verify`"), "{frame}");
+    };
+    let mut han = server.login_after("han", 20);
+    han.frame_of("live");
+    han.send(r#"{"type":"command","text":"/history yoda 100"}"#);
+    is_told(&han.frame_of("error"));
+    // What is behind the damage is still given.
+    assert_eq!(han.command("/history yoda 7")["events"].as_array().unwrap().len(), 7);
+    let mut han = server.login_after("han", 0);
+    assert_eq!(han.frame_of("ok")["command"], "login");
+    is_told(&han.frame_of("error"));
+    assert_eq!(han.line(), "", "and nothing that would seem to be all");
+    assert!(server.stop().success());
+    let place = format!("{}, line 4, event {MIDDLE}: events {MIDDLE} to {} are not", segment_name(MIDDLE), MIDDLE + 1);
+    assert!(server.errors().contains(&place), "{}", server.errors());
+}
