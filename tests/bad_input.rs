@@ -278,6 +278,8 @@ fn served() -> Server {
     let directory = tempfile::tempdir().unwrap();
     make_log(&directory.path().join("data"), |seq| message(seq, at(seq)));
     let mut server = Server::start_in(directory, &[]);
+    // The indexes are made behind the start, and at once for who asks.
+    assert_eq!(server.login("han").command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
     assert!(server.stop().success());
     assert_eq!(server.errors(), "");
     server

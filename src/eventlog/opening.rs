@@ -102,6 +102,9 @@ pub trait Visitor {
     /// All events of a closed segment have been given.
     fn closed(&mut self, _segment: &ClosedSegment) {}
 
+    /// What comes now is in the newest segment.
+    fn newest(&mut self) {}
+
     /// So many bytes of all that are to be read have been.
     fn progress(&mut self, _done_bytes: u64, _total_bytes: u64) {}
 }
@@ -324,6 +327,7 @@ fn take_in<S: Storage>(
         visitor.progress(done_bytes, total_bytes);
     }
     let mut replay = Replay::new(newest);
+    visitor.newest();
     for end in found_good {
         let from = usize::try_from(replay.offset).unwrap_or(usize::MAX);
         let good = usize::try_from(end).ok().and_then(|end| bytes.get(from..end)).unwrap_or_default();

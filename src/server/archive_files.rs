@@ -263,15 +263,6 @@ impl<S: Storage> ArchiveFiles<S> {
         }
     }
 
-    /// Forgets the indexes of segments that were written anew meanwhile: they had them removed.
-    pub(super) fn forget_indexes_of(&mut self, erased: &[Seq]) {
-        let segments = self.segments().unwrap_or_default();
-        for seq in erased {
-            let segment = segments.iter().rfind(|first| *first <= seq);
-            self.unnamed.retain(|file| file.kind != Kind::Index || Some(&file.seq) != segment);
-        }
-    }
-
     fn remove_unnamed(&mut self, which: impl Fn(&Unnamed) -> bool) {
         for file in self.unnamed.iter().filter(|file| which(file)) {
             // What fails here is tidied at the next start.

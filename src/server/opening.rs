@@ -1,13 +1,11 @@
 //! A server's opening: the state from the newest snapshot and the events behind it, and the newest segment's index.
 
-use std::io;
-
 use uuid::Uuid;
 
 use super::archive_files::ArchiveFiles;
 use super::index::Index;
 use super::segment::SegmentBuilder;
-use crate::chat::{Seq, State};
+use crate::chat::State;
 use crate::clock::Timestamp;
 use crate::eventlog::{self, ClosedSegment, Log, OpenError, Replayed, Storage, Visitor};
 
@@ -24,9 +22,9 @@ pub struct Opened<S: Storage> {
     pub notices: Vec<String>,
 }
 
-/// Opens the log, or makes one under the number `new_log` at `now`. Missing indexes and snapshots of the closed segments
-/// are written on the way; where the log is refused, none of them stays. `progress` is told how many bytes of how many
-/// have been read.
+/// Opens the log, or makes one under the number `new_log` at `now`. Missing snapshots behind closed segments are
+/// written on the way; where the log is refused, none of them stays. Missing indexes are left to the archivist, who makes
+/// them beside the running server. `progress` is told how many bytes of how many have been read.
 ///
 /// # Errors
 /// What stands against going on, as for [`eventlog::open`].
@@ -39,26 +37,27 @@ pub fn open<S: Storage>(
     let mut files = ArchiveFiles::new(&storage, "opening")?;
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
-    let mut fold = Fold { builder: SegmentBuilder::from_state(after + 1, &state), state, files, progress };
+    let mut fold = Fold { newest: None, state, files, progress };
     let opened = eventlog::open_after(storage, new_log, now, after, &mut fold);
     if opened.is_err() {
         fold.files.discard();
     }
     let opened = opened?;
-    fold.files.forget_indexes_of(&opened.erased);
     if let Err(error) = fold.files.publish() {
-        fold.files.notice(format!("indexes and snapshots cannot be written: {error}"));
+        fold.files.notice(format!("snapshots cannot be written: {error}"));
     }
     fold.files.tidy();
     let mut notices = fold.files.take_notices();
     notices.extend(opened.notices);
-    Ok(Opened { log: opened.log, state: fold.state, index: Index::new(fold.builder.segment), notices })
+    let newest = fold.newest.unwrap_or_else(|| SegmentBuilder::from_state(fold.state.seq + 1, &fold.state));
+    Ok(Opened { log: opened.log, state: fold.state, index: Index::new(newest.segment), notices })
 }
 
 /// Folds the events, segment by segment.
 struct Fold<S: Storage, P> {
     state: State,
-    builder: SegmentBuilder,
+    /// Makes the index of the newest segment, once that is read.
+    newest: Option<SegmentBuilder>,
     files: ArchiveFiles<S>,
     progress: P,
 }
@@ -67,29 +66,23 @@ impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
     fn event(&mut self, replayed: Replayed<'_>) {
         let record = replayed.record;
         self.state.apply(record.seq, record.at, &record.event);
-        self.builder.add(&replayed);
+        if let Some(newest) = &mut self.newest {
+            newest.add(&replayed);
+        }
     }
 
     fn closed(&mut self, segment: &ClosedSegment) {
-        let builder = std::mem::replace(&mut self.builder, SegmentBuilder::from_state(segment.last + 1, &self.state));
-        if self.files.open_index(segment).is_err() {
-            let written = self.files.write_index(segment, &builder);
-            self.tell(segment.first, "index", written);
+        if let Err(error) = self.files.write_snapshot(segment, &self.state) {
+            // One that cannot be written is done without; that it cannot is to be known.
+            self.files.notice(format!("the snapshot behind segment {} cannot be written: {error}", segment.first));
         }
-        let written = self.files.write_snapshot(segment, &self.state);
-        self.tell(segment.first, "snapshot", written);
+    }
+
+    fn newest(&mut self) {
+        self.newest = Some(SegmentBuilder::from_state(self.state.seq + 1, &self.state));
     }
 
     fn progress(&mut self, done_bytes: u64, total_bytes: u64) {
         (self.progress)(done_bytes, total_bytes);
-    }
-}
-
-impl<S: Storage, P> Fold<S, P> {
-    /// What cannot be written is made when it is needed; that it cannot is to be known.
-    fn tell(&mut self, segment: Seq, what: &str, written: io::Result<()>) {
-        if let Err(error) = written {
-            self.files.notice(format!("the {what} of segment {segment} cannot be written: {error}"));
-        }
     }
 }
