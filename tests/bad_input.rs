@@ -434,6 +434,10 @@ fn a_segment_that_was_cut_off_while_it_was_made_is_said_and_removed_by_a_start()
     let data = Data::good();
     fs::write(data.segment(NEWEST), "").unwrap();
     data.assert_refused(&["serve", "erase", "--verify"], &[&segment_name(NEWEST), "its first line has no end"]);
+    let data = Data::good();
+    fs::write(data.segment(21), "").unwrap();
+    fs::remove_file(data.path().join("events/HEAD")).unwrap();
+    data.assert_refused(&ALL_WAYS, &[&segment_name(21), "line 1", "its first line has no end"]);
 }
 
 #[test]
