@@ -11,7 +11,7 @@ use super::limits::{
     BURST_COMMANDS, OUTPUT_BYTES_MAX, OUTPUT_COMMAND_BYTES_MAX, OUTPUT_SENT_BYTES_MAX, OWN_EVENTS_MAX,
 };
 
-/// The bytes that are made room for at once for a connection that is told something.
+/// The bytes that are made room for at once for a connection that is told more than one thing.
 const OUTPUT_BYTES_USUAL: usize = 1 << 10;
 
 /// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
@@ -198,9 +198,13 @@ impl Connection {
             self.out_sent = 0;
         }
         if self.out.capacity() - self.out.len() < bytes.len() {
-            // Doubled, a full one would take twice its bound.
-            let is_long = self.out.len() > OUTPUT_BYTES_MAX / 8;
-            let step = if is_long { self.out.len() / 4 } else { self.out.len().max(OUTPUT_BYTES_USUAL) };
+            let step = match self.out.len() {
+                // Of a message to ten thousand each is told this one line: room for more would be ten megabytes.
+                0 => 0,
+                // Doubled, a full one would take twice its bound.
+                length if length > OUTPUT_BYTES_MAX / 8 => length / 4,
+                length => length.max(OUTPUT_BYTES_USUAL),
+            };
             self.out.reserve_exact(bytes.len().max(step));
         }
         self.out.extend_from_slice(bytes);
