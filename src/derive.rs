@@ -9,6 +9,7 @@ mod fold;
 mod follower;
 mod form;
 mod keeper;
+mod sessions;
 
 pub use fold::{Derived, Growth, Journal};
 pub use follower::Follower;

@@ -19,6 +19,7 @@ pub mod limits;
 mod log_reader;
 mod login;
 pub mod opening;
+mod present;
 pub mod segment;
 mod signal;
 mod signals;

@@ -39,7 +39,7 @@ fn series<T: Copy + Into<u64>>(
     let rows = values.iter().map(|value| {
         let value = (*value).into();
         let (work, settings) = row(value);
-        Row { label: crate::report::shown(value as f64), work, subject: Subject::Messenger, settings }
+        Row { label: crate::table::shown(value as f64), work, subject: Subject::Messenger, settings }
     });
     Section { name, title: title.to_owned(), first, columns, ratio: None, rows: rows.collect() }
 }

@@ -19,7 +19,9 @@ mod process;
 mod report;
 mod sessions;
 mod subject;
+mod table;
 mod text;
+mod usage;
 mod works;
 
 use std::io::Write;

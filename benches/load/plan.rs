@@ -6,8 +6,9 @@ use anyhow::ensure;
 use messenger::clock;
 use serde_json::{Value, json};
 
-use crate::report::{Figures, print_table, shown};
+use crate::report::Figures;
 use crate::subject::Subject;
+use crate::table::{print_table, shown};
 use crate::works::{Settings, Work};
 
 /// A column: its heading and the name of its figure.

@@ -9,21 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use messenger::clock;
 
+use crate::usage::{self, Usage};
+
 /// Where the server runs.
 const SERVER_CORE: u32 = 0;
 /// Where the generator runs.
 const GENERATOR_CORE: u32 = 1;
 /// How long a server may take to listen, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a process has used so far, and holds.
-#[derive(Debug, Clone, Copy)]
-pub struct Usage {
-    /// CPU time of all threads, user and system.
-    pub cpu_seconds: f64,
-    /// Memory, shared pages counted in parts. What the kernel holds for its sockets is not in it.
-    pub memory_kib: u64,
-}
 
 /// A running server; ended with this value.
 #[derive(Debug)]
@@ -100,7 +93,7 @@ impl Process {
     }
 
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        let usage = usage(self.child.id());
+        let usage = usage::usage(self.child.id());
         usage.with_context(|| format!("the server is gone: {}", self.last_words()))
     }
 
@@ -126,23 +119,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// What the generator itself has used.
-pub fn own_usage() -> anyhow::Result<Usage> {
-    usage(std::process::id())
-}
-
-fn usage(process: u32) -> anyhow::Result<Usage> {
-    let process = PathBuf::from(format!("/proc/{process}"));
-    let stat = std::fs::read_to_string(process.join("stat"))?;
-    // proc_pid_stat(5): fields 14 and 15 are the ticks in user and system mode; the name before may hold spaces.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = fields.get(11..13).context("stat has its fields")?;
-    let ticks: u64 = ticks.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    let memory = std::fs::read_to_string(process.join("smaps_rollup"))?;
-    let memory = memory.lines().find_map(|line| line.strip_prefix("Pss:")).context("smaps_rollup has its fields")?;
-    let memory_kib = memory.trim().trim_end_matches(" kB").parse()?;
-    const TICKS_PER_SECOND: f64 = 100.0;
-    Ok(Usage { cpu_seconds: ticks as f64 / TICKS_PER_SECOND, memory_kib })
 }

@@ -10,9 +10,9 @@ use crate::connections::{Connections, PATIENCE, ensure_open, only_open};
 use crate::dialect::messenger::Messenger;
 use crate::dialect::{Dialect, Incoming};
 use crate::driver::{self, Shape, micros};
-use crate::process::{Usage, own_usage};
 use crate::report::Figures;
 use crate::subject::{Server, Subject};
+use crate::usage::{Usage, own_usage};
 
 const NOBODY: Shape = Shape::Pairs { pairs: 0, idle: 0 };
 

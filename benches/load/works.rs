@@ -8,10 +8,10 @@ use clap::Subcommand;
 
 use crate::catchup;
 use crate::driver::{Driver, Pace, Shape};
-use crate::process::own_usage;
 use crate::report::Figures;
 use crate::sessions;
 use crate::subject::{Beginning, Server, Subject};
+use crate::usage::own_usage;
 
 /// What is the same for all works.
 #[derive(Debug, Clone)]

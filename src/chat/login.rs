@@ -123,6 +123,8 @@ pub(super) fn apply(state: &mut State, seq: Seq, at: Timestamp, event: &Event) {
             let user = state.user_mut(*user);
             user.has_logged_in = true;
             user.failures = Failures::default();
+            // A user has one as a rule, and there are as many users as connections.
+            user.sessions.reserve_exact(1);
             user.sessions.push(OpenSession {
                 id: *session,
                 since: at,

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -77,11 +77,11 @@ impl Files {
         Ok(())
     }
 
-    /// Puts another file of who is logged in in the place of the old one.
-    pub(super) fn replace_userlog(&self, lines: &[u8]) -> Result<(), DeriveError> {
+    /// Puts another file of who is logged in, given in parts, in the place of the old one.
+    pub(super) fn replace_userlog(&self, mut parts: impl Iterator<Item = Vec<u8>>) -> Result<(), DeriveError> {
         let path = self.directory.join(USERLOG);
         let temporary = temporary(&path);
-        let written = create(&temporary).and_then(|file| file.write_all_at(lines, 0));
+        let written = create(&temporary).and_then(|mut file| parts.try_for_each(|lines| file.write_all(&lines)));
         written.and_then(|()| std::fs::rename(&temporary, &path)).map_err(failed(&path))
     }
 

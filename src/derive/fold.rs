@@ -1,12 +1,12 @@
 //! The fold of the log into the derived files' lines: pure, the same on every machine.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
 use super::form::LineWriter;
-use crate::chat::{Addressee, Event, Record, SessionId};
+use super::sessions::{Presence, Sessions};
+use crate::chat::{Addressee, Event, Record};
 use crate::clock::Timestamp;
 use crate::names::{GroupName, UserName};
 
@@ -19,13 +19,15 @@ pub enum Journal {
     Group(GroupName),
 }
 
+/// Lines of who is logged in that are made at once: with the longest names about 100 KiB.
+const USERLOG_PART_LINES: usize = 1_000;
+
 /// What the log so far adds up to for the derived files.
 #[derive(Debug, Default)]
 pub struct Derived {
     messages: u64,
     group_messages: HashMap<GroupName, u64>,
-    /// By number, which rises with the time of login.
-    sessions: BTreeMap<SessionId, Presence>,
+    sessions: Sessions,
     words: TimeWords,
 }
 
@@ -35,14 +37,6 @@ pub struct Growth {
     lines: IndexMap<Journal, LineWriter>,
     /// About how many bytes the lines have.
     bytes: usize,
-}
-
-#[derive(Debug)]
-struct Presence {
-    since: Timestamp,
-    user: UserName,
-    ip: IpAddr,
-    udp_port: Option<u16>,
 }
 
 impl Journal {
@@ -70,12 +64,18 @@ impl Derived {
             }
             Event::GroupCreated { group, .. } => growth.make(Journal::Group(*group)),
             Event::Login { user, session, ip, udp_port, .. } => {
-                let presence = Presence { since: record.at, user: *user, ip: *ip, udp_port: *udp_port };
-                self.sessions.insert(*session, presence);
+                self.sessions.add(Presence {
+                    session: *session,
+                    since: record.at,
+                    user: *user,
+                    ip: *ip,
+                    udp_port: *udp_port,
+                    has_ended: false,
+                });
                 return true;
             }
-            Event::Logout { session, .. } => return self.sessions.remove(session).is_some(),
-            Event::ServerStarted { .. } => return !std::mem::take(&mut self.sessions).is_empty(),
+            Event::Logout { session, .. } => return self.sessions.end(*session),
+            Event::ServerStarted { .. } => return self.sessions.end_all(),
             _ => {}
         }
         false
@@ -93,15 +93,20 @@ impl Derived {
     }
 
     /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order
-    /// of the logins.
-    pub fn userlog(&self) -> Vec<u8> {
-        let mut lines = LineWriter::default();
-        for (number, presence) in (1..).zip(self.sessions.values()) {
-            let Presence { since, user, ip, udp_port } = presence;
-            let port = udp_port.unwrap_or(0).to_string();
-            lines.put(number, &[&since.to_utc_words(), user.as_str(), &ip.to_string(), &port]);
-        }
-        lines.into_bytes()
+    /// of the logins; in parts, because with very many sessions it is long.
+    pub fn userlog(&self) -> impl Iterator<Item = Vec<u8>> {
+        let mut sessions = (1..).zip(self.sessions.iter()).peekable();
+        let mut words = TimeWords::default();
+        std::iter::from_fn(move || {
+            sessions.peek()?;
+            let mut lines = LineWriter::default();
+            for (number, presence) in sessions.by_ref().take(USERLOG_PART_LINES) {
+                let Presence { since, user, ip, udp_port, .. } = presence;
+                let port = udp_port.unwrap_or(0).to_string();
+                lines.put(number, &[words.of(*since), user.as_str(), &ip.to_string(), &port]);
+            }
+            Some(lines.into_bytes())
+        })
     }
 }
 
@@ -146,8 +151,10 @@ impl TimeWords {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::chat::LogoutReason;
+    use crate::chat::{LogoutReason, SessionId};
 
     fn fold(events: Vec<Event>) -> (String, BTreeMap<String, String>) {
         let (mut derived, mut growth) = (Derived::default(), Growth::default());
@@ -157,7 +164,7 @@ mod tests {
         }
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let lines = growth.into_lines().into_iter().map(|(journal, lines)| (journal.file_name(), text(lines)));
-        (text(derived.userlog()), lines.collect())
+        (text(derived.userlog().collect::<Vec<_>>().concat()), lines.collect())
     }
 
     fn message(from: &str, to: &str, text: &str) -> Event {

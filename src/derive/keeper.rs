@@ -92,7 +92,7 @@ impl Keeper {
         }
         self.files.show()?;
         if self.is_userlog_due {
-            self.files.replace_userlog(&self.derived.userlog())?;
+            self.files.replace_userlog(self.derived.userlog())?;
             self.is_userlog_due = false;
         }
         Ok(())

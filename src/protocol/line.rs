@@ -29,12 +29,6 @@ impl LineCutter {
         Self { buffer: Vec::new(), start: 0, searched: 0, line_bytes_max, skipping: false }
     }
 
-    /// Takes all that is held out, so that lines can be read while whoever holds the cutter is changed.
-    #[must_use]
-    pub fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::new(self.line_bytes_max))
-    }
-
     /// Takes in bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
@@ -49,11 +43,17 @@ impl LineCutter {
         self.buffer.len() - self.start
     }
 
-    /// Gives the memory back once nothing is held.
+    /// Whether nothing is held, not even that a line is being skipped: as good as new.
+    pub fn is_empty(&self) -> bool {
+        self.pending_bytes() == 0 && !self.skipping
+    }
+
+    /// Gives the memory back that what is held does not need.
     pub fn release(&mut self) {
-        if self.pending_bytes() == 0 {
-            self.buffer = Vec::new();
+        if self.buffer.capacity() / 2 > self.pending_bytes() {
+            self.buffer.drain(..self.start);
             self.start = 0;
+            self.buffer.shrink_to_fit();
         }
     }
 

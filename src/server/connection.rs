@@ -1,18 +1,17 @@
 //! One connection as the hub sees it: bytes in, bytes out, and how far its conversation is.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::chat::{Event, Seq, Session};
+use crate::chat::{Event, Seq, SessionId, State};
 use crate::clock::Timestamp;
-use crate::protocol::{CLIENT_LINE_BYTES_MAX, Id, LineCutter, sentence};
+use crate::protocol::{Id, LineCutter, sentence};
 
 use super::limits::{
     BURST_COMMANDS, OUTPUT_BYTES_MAX, OUTPUT_COMMAND_BYTES_MAX, OUTPUT_SENT_BYTES_MAX, OWN_EVENTS_MAX,
 };
 
-/// The bytes that are made room for at once for a connection that is told something.
+/// The bytes that are made room for at once for a connection that is told more than one thing.
 const OUTPUT_BYTES_USUAL: usize = 1 << 10;
 
 /// The present, read once a turn: the log's time for what is recorded, and the steady clock for deadlines.
@@ -63,24 +62,26 @@ pub(super) enum Feed {
 /// What there is of a connection once it is logged in.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
-    pub(super) session: Session,
+    pub(super) session: SessionId,
+    /// The place of its user in the state, which knows the rest: names are long.
+    pub(super) user: u32,
     pub(super) watch: bool,
-    pub(super) login_seq: Seq,
     pub(super) feed: Feed,
     /// What this session's own commands made and may yet be read for it from the log: their answers tell of it already.
-    pub(super) own: VecDeque<Seq>,
+    pub(super) own: Vec<Seq>,
     /// The client has said its last word, and is owed the rest of its backlog first.
-    pub(super) parting: Option<Parting>,
+    pub(super) parting: Option<Box<Parting>>,
 }
 
 impl LoggedIn {
     /// Remembers an event that this session's command made. A session that is fed live may fall behind before the
     /// event is durable, and not behind what is.
     pub(super) fn note_own(&mut self, seq: Seq, durable_seq: Seq) {
-        while self.feed == Feed::Live && self.own.front().is_some_and(|own| *own <= durable_seq) {
-            self.own.pop_front();
+        if self.feed == Feed::Live {
+            let durable = self.own.partition_point(|own| *own <= durable_seq);
+            self.own.drain(..durable);
         }
-        self.own.push_back(seq);
+        self.own.push(seq);
     }
 }
 
@@ -102,7 +103,7 @@ pub(super) enum Phase {
         deadline: Instant,
     },
     /// A user is there.
-    LoggedIn(Box<LoggedIn>),
+    LoggedIn(LoggedIn),
     /// The session is over; what it was told last waits for the disk.
     Ended,
     /// What is in the output is still sent, nothing more is taken.
@@ -118,7 +119,8 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     pub(super) ip: IpAddr,
     pub(super) dialect: Option<Dialect>,
-    pub(super) input: LineCutter,
+    /// Bytes that came and are no whole line yet, or have to wait.
+    pub(super) input: Option<Box<LineCutter>>,
     pub(super) input_ended: bool,
     pub(super) phase: Phase,
     /// A password is being checked or the log read for an answer: later lines wait.
@@ -131,7 +133,7 @@ pub(super) struct Connection {
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
     out: Vec<u8>,
-    out_sent: usize,
+    out_sent: u32,
 }
 
 impl Connection {
@@ -140,7 +142,7 @@ impl Connection {
             generation,
             ip,
             dialect: None,
-            input: LineCutter::new(CLIENT_LINE_BYTES_MAX),
+            input: None,
             input_ended: false,
             phase: Phase::Greeting { deadline: login_deadline },
             busy: false,
@@ -186,33 +188,38 @@ impl Connection {
 
     /// What is to be written to the socket.
     pub(super) fn output(&self) -> &[u8] {
-        &self.out[self.out_sent..]
+        &self.out[self.out_sent as usize..]
     }
 
     /// Appends bytes that are in the connection's dialect already.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.out_sent > OUTPUT_SENT_BYTES_MAX {
-            self.out.drain(..self.out_sent);
+        if self.out_sent as usize > OUTPUT_SENT_BYTES_MAX {
+            self.out.drain(..self.out_sent as usize);
             self.out_sent = 0;
         }
         if self.out.capacity() - self.out.len() < bytes.len() {
-            // Doubled, a full one would take twice its bound.
-            let is_long = self.out.len() > OUTPUT_BYTES_MAX / 8;
-            let step = if is_long { self.out.len() / 4 } else { self.out.len().max(OUTPUT_BYTES_USUAL) };
+            let step = match self.out.len() {
+                // Of a message to ten thousand each is told this one line: room for more would be ten megabytes.
+                0 => 0,
+                // Doubled, a full one would take twice its bound.
+                length if length > OUTPUT_BYTES_MAX / 8 => length / 4,
+                length => length.max(OUTPUT_BYTES_USUAL),
+            };
             self.out.reserve_exact(bytes.len().max(step));
         }
         self.out.extend_from_slice(bytes);
     }
 
-    /// Appends an event's line of the log (with its line feed), as the dialect has it.
-    pub(super) fn push_event(&mut self, line: &[u8]) {
+    /// Appends an event's line of the log (with its line feed), as the dialect has it; `state` knows the users.
+    pub(super) fn push_event(&mut self, line: &[u8], state: &State) {
         if self.dialect != Some(Dialect::Plain) {
             self.push(line);
             return;
         }
-        let Some(viewer) = self.logged_in().map(|logged_in| logged_in.session.user) else { return };
+        let user = self.logged_in().and_then(|logged_in| state.users.get_index(logged_in.user as usize));
+        let Some((viewer, _)) = user else { return };
         if let Ok(record) = Event::decode(line.trim_ascii_end()) {
-            let mut told = sentence::event(&record, viewer, Timestamp::to_local_words);
+            let mut told = sentence::event(&record, *viewer, Timestamp::to_local_words);
             told.push('\n');
             self.push(told.as_bytes());
         }
@@ -220,12 +227,12 @@ impl Connection {
 
     /// The socket took `count` bytes of the output. The memory is given back when all is sent.
     pub(super) fn sent(&mut self, count: usize, now: Instant) {
-        self.out_sent += count;
+        self.out_sent += u32::try_from(count).expect("an output is far shorter than 4 GiB");
         // That the ping itself went out says nothing about who should read it.
         if !self.pinged {
             self.last_life = now;
         }
-        if self.out_sent >= self.out.len() {
+        if self.out_sent as usize >= self.out.len() {
             self.out = Vec::new();
             self.out_sent = 0;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
-use crate::chat::{Event, Record};
+use crate::chat::Event;
 use crate::clock::{LocalWords, Timestamp};
 use crate::protocol::sentence;
 
@@ -17,8 +17,10 @@ pub(super) fn tell(event: &Event, at: Timestamp, words: &mut LocalWords, with_te
         Event::Message { from, to, text, .. } => (from, [&b" message to "[..], to.as_bytes()], text),
         Event::GroupMessage { group, from, text, .. } => (from, [&b" message to group "[..], group.as_bytes()], text),
         _ => {
-            let record = Record { seq: 0, at, event: event.clone() };
-            out.extend_from_slice(sentence::past_event(&record, Timestamp::to_local_words).as_bytes());
+            // As `sentence::past_event` would: in a storm of logins most are of the same second.
+            out.extend_from_slice(words.of(at).as_bytes());
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(sentence::happening(event, Timestamp::to_local_words).as_bytes());
             out.push(b'\n');
             return;
         }

@@ -90,7 +90,7 @@ impl Hub {
             }
         };
         let mut to_user = |user: UserName| {
-            present.get(&user).into_iter().flatten().copied().for_each(&mut to_connection);
+            present.of(state, user).iter().copied().for_each(&mut to_connection);
         };
         match event {
             Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => {
@@ -327,7 +327,7 @@ impl Hub {
     }
 
     fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: &[u8]) {
-        let Some(connection) = self.connection_mut(to) else { return };
+        let Some((connection, state)) = self.connection_and_state(to) else { return };
         // Room is left for the answer that is being made.
         let bytes_max = if connection.busy { limits::OUTPUT_COMMAND_BYTES_MAX } else { limits::OUTPUT_BYTES_MAX };
         let full = connection.output().len() >= bytes_max;
@@ -340,7 +340,7 @@ impl Hub {
             logged_in.feed = Feed::CatchingUp { after: seq - 1, reading: false, announce: false };
             return;
         }
-        connection.push_event(line);
+        connection.push_event(line, state);
         self.touch(to);
     }
 

@@ -5,8 +5,8 @@ use crate::chat::state::{Group, OpenSession};
 use crate::chat::{Command, LogoutReason, Refusal, Session};
 use crate::names::UserName;
 use crate::protocol::{
-    Answer, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LineCutter, LoginFrame,
-    SERVER_LINE_BYTES_MAX, ShortAnswer, UserEntry,
+    Answer, CLIENT_LINE_BYTES_MAX, ClientFrame, CommandFrame, CutLine, GroupEntry, HelpEntry, Id, LineCutter,
+    LoginFrame, SERVER_LINE_BYTES_MAX, ShortAnswer, UserEntry,
 };
 
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Parting};
@@ -19,14 +19,32 @@ const TLS_HANDSHAKE: u8 = 0x16;
 impl Hub {
     /// Works through the lines of a connection as far as they may be taken now.
     pub(super) fn process(&mut self, key: ConnectionKey, now: Now) {
-        let Some(connection) = self.connection_mut(key) else { return };
-        let mut input = connection.input.take();
+        if let Some(input) = self.take_input(key) {
+            self.process_input(key, input, now);
+        }
+    }
+
+    /// What a connection holds of its input, or an empty buffer that all share: nearly always a turn's bytes are whole
+    /// lines, and nothing is left to be kept for the connection.
+    pub(super) fn take_input(&mut self, key: ConnectionKey) -> Option<Box<LineCutter>> {
+        let held = self.connection_mut(key)?.input.take();
+        let input = held.or_else(|| self.spare_input.take());
+        Some(input.unwrap_or_else(|| Box::new(LineCutter::new(CLIENT_LINE_BYTES_MAX))))
+    }
+
+    /// The same, of an input that was taken.
+    pub(super) fn process_input(&mut self, key: ConnectionKey, mut input: Box<LineCutter>, now: Now) {
         while let Some(line) = self.next_line(key, &mut input, now) {
             self.handle_line(key, line, now);
         }
         let Some(connection) = self.connection_mut(key) else { return };
-        input.release();
-        connection.input = input;
+        if !input.is_empty() {
+            input.release();
+            connection.input = Some(input);
+        } else if self.spare_input.is_none() {
+            self.spare_input = Some(input);
+        }
+        let Some(connection) = self.connection_mut(key) else { return };
         if let Some(until) = connection.throttled_until {
             self.schedule(key, until);
         }
@@ -180,7 +198,7 @@ impl Hub {
     pub(super) fn part(&mut self, key: ConnectionKey, parting: Parting, now: Now) {
         let logged_in = self.connection_mut(key).and_then(Connection::logged_in_mut);
         if let Some(logged_in) = logged_in.filter(|logged_in| logged_in.feed != Feed::Live) {
-            logged_in.parting = Some(parting);
+            logged_in.parting = Some(Box::new(parting));
             return;
         }
         match parting {

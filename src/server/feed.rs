@@ -56,6 +56,7 @@ impl Hub {
         let speaks_json = self.speaks_json(key);
         let parting = self.connection_mut(key).and_then(Connection::logged_in_mut).and_then(|logged_in| {
             logged_in.feed = Feed::Live;
+            logged_in.own.shrink_to_fit();
             logged_in.parting.take()
         });
         if announce && speaks_json {
@@ -67,7 +68,7 @@ impl Hub {
             self.touch(key);
         }
         if let Some(parting) = parting {
-            self.part(key, parting, now);
+            self.part(key, *parting, now);
         }
     }
 
@@ -75,8 +76,12 @@ impl Hub {
     /// that its own commands have made meanwhile.
     fn owed(&self, key: ConnectionKey, after: Seq) -> (Option<Older>, Vec<Position>) {
         let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return (None, Vec::new()) };
-        let watch_after = logged_in.watch.then_some(logged_in.login_seq);
-        let mut owed = Owed::new(&self.state, logged_in.session.user, after, watch_after);
+        let Some((user, known)) = self.state.users.get_index(logged_in.user as usize) else {
+            return (None, Vec::new());
+        };
+        let session = known.sessions.iter().find(|open| open.id == logged_in.session);
+        let watch_after = session.filter(|_| logged_in.watch).map(|open| open.login_seq);
+        let mut owed = Owed::new(&self.state, *user, after, watch_after);
         let through = self.index.first() - 1;
         if after < through {
             return (Some(Older::Owed { owed, through }), Vec::new());
@@ -99,7 +104,7 @@ impl Hub {
             self.close_with(key, &Refusal::LogUnreadable);
             return;
         };
-        let Some(connection) = self.connection_mut(key) else { return };
+        let Some((connection, state)) = self.connection_and_state(key) else { return };
         let was_full = connection.is_full();
         let own = connection.logged_in_mut().map(|logged_in| {
             let passed = logged_in.own.partition_point(|seq| *seq <= lines.last);
@@ -108,7 +113,7 @@ impl Hub {
         let own = own.unwrap_or_default();
         for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
             if own.is_empty() || event_seq(line).is_none_or(|seq| own.binary_search(&seq).is_err()) {
-                connection.push_event(line);
+                connection.push_event(line, state);
             }
         }
         if let Some(Feed::CatchingUp { after, reading, .. }) = self.feed_mut(key) {

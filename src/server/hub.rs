@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::chat::{Event, LogoutReason, Policy, Refusal, Seq, Session, State};
 use crate::clock::{LocalWords, Timestamp};
 use crate::names::{TransferId, UserName};
+use crate::protocol::LineCutter;
 
 use super::archive::Older;
 use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
@@ -24,6 +25,7 @@ use super::feed::HistoryQuery;
 use super::index::Index;
 use super::limits;
 use super::login::Attempt;
+use super::present::Present;
 use super::segment::Position;
 use super::signal::Introduction;
 
@@ -113,9 +115,11 @@ pub struct Hub {
     pub(super) state: State,
     pub(super) index: Index,
     pub(super) connections: Slab<Connection>,
+    /// An empty buffer for what comes next.
+    pub(super) spare_input: Option<Box<LineCutter>>,
     next_generation: u32,
     /// The connections of each user that is logged in.
-    pub(super) present: HashMap<UserName, Vec<ConnectionKey>, foldhash::quality::RandomState>,
+    pub(super) present: Present,
     /// How many connections are logged in.
     pub(super) session_count: u64,
     /// Those that get logins and logouts of others.
@@ -166,8 +170,9 @@ impl Hub {
             state,
             index,
             connections: Slab::new(),
+            spare_input: None,
             next_generation: 0,
-            present: HashMap::default(),
+            present: Present::default(),
             session_count: 0,
             watchers: BTreeSet::new(),
             attempts: HashMap::new(),
@@ -236,8 +241,9 @@ impl Hub {
         if connection.is_over() {
             return;
         }
-        connection.input.push(bytes);
-        self.process(key, now);
+        let Some(mut input) = self.take_input(key) else { return };
+        input.push(bytes);
+        self.process_input(key, input, now);
     }
 
     /// The client will send nothing more; what it sent is still answered.
@@ -364,7 +370,12 @@ impl Hub {
     }
 
     pub(super) fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        self.connections.get_mut(key.place as usize).filter(|connection| connection.generation == key.generation)
+        self.connection_and_state(key).map(|(connection, _)| connection)
+    }
+
+    pub(super) fn connection_and_state(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &State)> {
+        let connection = self.connections.get_mut(key.place as usize)?;
+        (connection.generation == key.generation).then_some((connection, &self.state))
     }
 
     /// Whether nothing a client says matters any more.
@@ -379,7 +390,7 @@ impl Hub {
     fn connections_logged_in(&self) -> impl Iterator<Item = (ConnectionKey, Session)> {
         self.connections
             .iter()
-            .filter_map(|(place, connection)| Some((key_of(place, connection), connection.logged_in()?.session)))
+            .filter_map(|(place, connection)| Some((key_of(place, connection), self.session_of(connection)?)))
     }
 
     /// Has the shell look at a connection at the end of this turn.
@@ -392,8 +403,7 @@ impl Hub {
 
     /// Ends a session, if the connection has one, and records why.
     pub(super) fn end_session(&mut self, key: ConnectionKey, reason: LogoutReason, now: Now) {
-        let Some(logged_in) = self.connection(key).and_then(Connection::logged_in) else { return };
-        let session = logged_in.session;
+        let Some(session) = self.session(key) else { return };
         let logout = self.state.logout_event(&session, reason);
         self.leave(key);
         self.commit(vec![logout], Some(key), now);
@@ -403,17 +413,12 @@ impl Hub {
     /// Takes a connection out of everything that speaks to a session, without a record.
     pub(super) fn leave(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connection_mut(key) else { return };
-        let Some(user) = connection.logged_in().map(|logged_in| logged_in.session.user) else { return };
+        let Some(user) = connection.logged_in().map(|logged_in| logged_in.user as usize) else { return };
         connection.phase = Phase::Ended;
         connection.busy = true;
         self.session_count -= 1;
         self.watchers.remove(&key);
-        if let Some(keys) = self.present.get_mut(&user) {
-            keys.retain(|present| *present != key);
-            if keys.is_empty() {
-                self.present.remove(&user);
-            }
-        }
+        self.present.remove(user, key);
     }
 
     /// Says why, and closes. A session is ended before.
@@ -441,7 +446,14 @@ impl Hub {
 
     /// The session of a connection.
     pub(super) fn session(&self, key: ConnectionKey) -> Option<Session> {
-        Some(self.connection(key)?.logged_in()?.session)
+        self.session_of(self.connection(key)?)
+    }
+
+    fn session_of(&self, connection: &Connection) -> Option<Session> {
+        let logged_in = connection.logged_in()?;
+        let (user, known) = self.state.users.get_index(logged_in.user as usize)?;
+        let open = known.sessions.iter().find(|open| open.id == logged_in.session)?;
+        Some(Session { id: open.id, user: *user, device: open.device })
     }
 
     pub(super) fn feed_mut(&mut self, key: ConnectionKey) -> Option<&mut Feed> {

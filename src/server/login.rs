@@ -1,8 +1,6 @@
 //! Logging in: from the frame over the verdict of the password to the answer and what the session is owed.
 
-use std::collections::VecDeque;
-
-use crate::chat::{LoginRequest, LogoutReason, Refusal, Session};
+use crate::chat::{LoginRequest, LogoutReason, Refusal};
 use crate::names::{DeviceName, UserName};
 use crate::protocol::{Answer, Id, LoginFrame};
 
@@ -87,15 +85,16 @@ impl Hub {
         self.commit(login.into_iter().collect(), Some(key), now);
 
         let login_seq = self.state.seq;
-        let session = Session { id: self.state.last_session, user, device };
+        let session = self.state.last_session;
         let sent = device.map(|device| self.state.sent(user, device));
         let backlog = after.or_else(|| self.state.resume_after(user)).unwrap_or(login_seq);
+        let place = self.state.users.get_index_of(&user).expect("a login has made the user known");
+        self.present.add(place, key);
         if let Some(connection) = self.connection_mut(key) {
-            let own = VecDeque::new();
-            let logged_in = LoggedIn { session, watch, login_seq, feed: Feed::Waiting, own, parting: None };
-            connection.phase = Phase::LoggedIn(Box::new(logged_in));
+            let (feed, own) = (Feed::Waiting, Vec::new());
+            let user = u32::try_from(place).expect("there are far fewer users than 2^32");
+            connection.phase = Phase::LoggedIn(LoggedIn { session, user, watch, feed, own, parting: None });
         }
-        self.present.entry(user).or_default().push(key);
         self.session_count += 1;
         if watch {
             self.watchers.insert(key);
@@ -104,7 +103,7 @@ impl Hub {
             id,
             command: "login".into(),
             user: Some(user),
-            session: Some(session.id),
+            session: Some(session),
             seq: Some(login_seq),
             ts: Some(now.at),
             log: Some(self.options.log),
@@ -120,7 +119,7 @@ impl Hub {
     /// Ends the session of the same user and device, so that a broken connection never stands in the way of the next.
     fn replace(&mut self, user: UserName, device: Option<DeviceName>, now: Now) {
         let Some(device) = device else { return };
-        let keys = self.present.get(&user).cloned().unwrap_or_default();
+        let keys = self.present.of(&self.state, user).to_vec();
         for key in keys {
             if self.session(key).is_some_and(|session| session.device == Some(device)) {
                 self.end_session(key, LogoutReason::Replaced, now);

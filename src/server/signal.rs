@@ -38,7 +38,7 @@ impl Hub {
         self.check_room(6 * bytes as u64 + 1_024)?;
         let transfer = frame.transfer;
         // Who speaks plain lines cannot take a file, and nobody takes the own session's.
-        let receivers: Vec<ConnectionKey> = self.present.get(&to).into_iter().flatten().copied().collect();
+        let receivers: Vec<ConnectionKey> = self.present.of(&self.state, to).to_vec();
         if !receivers.is_empty() && !receivers.iter().any(|other| *other != key && self.speaks_json(*other)) {
             return Err(Refusal::NoSuchPeer(to));
         }
@@ -93,7 +93,7 @@ impl Hub {
         let (addrs, none) = (Vec::new(), None);
         let closing = VerdictFrame { id: None, transfer, accept, key: None, addrs, have: none, automatic: None };
         self.tell_signal(sender, &ServerFrame::Answer(verdict));
-        for other in self.present.get(&to).cloned().unwrap_or_default() {
+        for other in self.present.of(&self.state, to).to_vec() {
             if Some(other) != by && other != sender {
                 self.tell_signal(other, &ServerFrame::Answer(closing.clone()));
             }
@@ -103,7 +103,7 @@ impl Hub {
     /// Whether every session that could take an offer has declined it without a person.
     fn all_have_declined(&self, transfer: TransferId) -> bool {
         let Some(known) = self.introductions.get(&transfer) else { return false };
-        let mut sessions = self.present.get(&known.to).into_iter().flatten();
+        let mut sessions = self.present.of(&self.state, known.to).iter();
         sessions.all(|key| known.declined.contains(key) || *key == known.sender || !self.speaks_json(*key))
     }
 
@@ -155,7 +155,7 @@ impl Hub {
                     self.introductions.remove(&transfer);
                     self.lapse_later(transfer, limits::RECEIVER_AWAY_MS, now);
                 }
-                None if known.sender == key || !self.present.contains_key(&user) => self.end_transfer(transfer, now),
+                None if known.sender == key || !self.state.is_online(user) => self.end_transfer(transfer, now),
                 None if self.all_have_declined(transfer) => self.decline_for_all(transfer, user, now),
                 None => {}
             }
@@ -194,7 +194,7 @@ impl Hub {
             match known.phase {
                 Phase::Accepted if is_running => {}
                 // The receiver is here again, and will say how it ends.
-                Phase::Accepted if self.present.contains_key(&known.to) => {
+                Phase::Accepted if self.state.is_online(known.to) => {
                     self.lapse_later(transfer, limits::START_AWAY_MS, now);
                 }
                 Phase::Offered | Phase::Accepted => self.end_transfer(transfer, now),

@@ -1,0 +1,65 @@
+//! Which connections each user is logged in with, by the user's place in the state: users are added there and never
+//! taken out, so that no name is kept a second time.
+
+use super::connection::ConnectionKey;
+use crate::chat::State;
+use crate::names::UserName;
+
+/// The connections of all users that are logged in.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    users: Vec<Keys>,
+}
+
+/// The connections of one user; nearly everybody has one.
+#[derive(Debug, Clone, Default)]
+enum Keys {
+    #[default]
+    None,
+    One(ConnectionKey),
+    Several(Box<[ConnectionKey]>),
+}
+
+impl Keys {
+    fn as_slice(&self) -> &[ConnectionKey] {
+        match self {
+            Self::None => &[],
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Several(keys) => keys,
+        }
+    }
+
+    fn from_iter(keys: impl Iterator<Item = ConnectionKey>) -> Self {
+        let keys: Box<[ConnectionKey]> = keys.collect();
+        match *keys {
+            [] => Self::None,
+            [key] => Self::One(key),
+            _ => Self::Several(keys),
+        }
+    }
+}
+
+impl Present {
+    /// The connections of a user, in the order of their logins.
+    pub(super) fn of(&self, state: &State, user: UserName) -> &[ConnectionKey] {
+        let place = state.users.get_index_of(&user);
+        place.and_then(|place| self.users.get(place)).map(Keys::as_slice).unwrap_or_default()
+    }
+
+    /// The user at this place of the state has logged in.
+    pub(super) fn add(&mut self, user: usize, key: ConnectionKey) {
+        if self.users.len() <= user {
+            self.users.resize(user + 1, Keys::None);
+        }
+        if let Some(keys) = self.users.get_mut(user) {
+            *keys = Keys::from_iter(keys.as_slice().iter().copied().chain([key]));
+        }
+    }
+
+    /// The user at this place of the state has logged out there.
+    pub(super) fn remove(&mut self, user: usize, key: ConnectionKey) {
+        if let Some(keys) = self.users.get_mut(user) {
+            *keys = Keys::from_iter(keys.as_slice().iter().copied().filter(|present| *present != key));
+        }
+    }
+}
