@@ -11,6 +11,7 @@ mod form;
 mod keeper;
 mod sessions;
 
+pub use files::check_replaceable;
 pub use fold::{Derived, Growth, Journal};
 pub use follower::Follower;
 pub use form::{FieldError, read};

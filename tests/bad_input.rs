@@ -314,6 +314,38 @@ fn an_index_and_a_snapshot_of_another_log_are_said_not_used_and_made_anew() {
 }
 
 #[test]
+fn a_log_whose_segments_are_all_gone_is_refused() {
+    let data = Data::good();
+    for first in [1, MIDDLE, NEWEST] {
+        fs::remove_file(data.segment(first)).unwrap();
+    }
+    data.assert_refused(&["serve", "erase"], &["acknowledged events are changed or lost, from 1 to ", "from a copy"]);
+    data.assert_refused(
+        &["replay", "--verify", "--state"],
+        &["HEAD: it speaks of events 1 to ", "no segment is there"],
+    );
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_directory_is_named() {
+    for name in ["index", "snapshots"] {
+        let data = Data::good();
+        fs::write(data.path().join(name), "of somebody").unwrap();
+        data.assert_refused(&["serve"], &[name, "it is a file, and no directory"]);
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_text_file_holds_nobody_up() {
+    let data = Data::good();
+    data.put_no_file(&data.path().join("messagelog.txt.tmp"), "a pipe");
+    let mut server = Server::start_in(data.0, &[]);
+    assert!(server.stop().success());
+    let said = server.errors();
+    assert!(said.contains("messagelog.txt.tmp cannot be written: it is a pipe, and no file"), "{said}");
+}
+
+#[test]
 fn what_stands_in_the_place_of_a_file_of_the_log_is_named() {
     for kind in ["a pipe", "a directory"] {
         let refused = |name: &str, ways: &[&str]| {

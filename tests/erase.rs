@@ -64,14 +64,19 @@ fn history(client: &mut Client, place: &str) -> Vec<Value> {
 #[test]
 fn what_would_stand_in_the_way_of_an_erasure_stops_it_before_it_is_ordered() {
     let (server, [plan, ..], head) = told();
-    let in_the_way = server.data().join("torn/kept");
-    fs::create_dir_all(&in_the_way).unwrap();
-    let refused = erase(&server, &plan.to_string());
-    assert!(refused.status.code() == Some(1) && err(&refused).contains("torn/kept"), "{refused:?}");
-    let kinds = run(&["replay", &server.data_argument(), "--type", "erasure"]);
-    assert!(kinds.status.success() && kinds.stdout.is_empty(), "{kinds:?}");
-    assert!(verify(&server, &head).status.success());
-    fs::remove_dir(in_the_way).unwrap();
+    let text_files = ["messagelog.txt.tmp", "userlog.txt.tmp", "old_messagelog.txt", "old_messagelog.txt.tmp"];
+    fs::write(server.data().join("old_messagelog.txt"), "").unwrap();
+    for name in ["torn/kept"].iter().chain(&text_files) {
+        let in_the_way = server.data().join(name);
+        let _ = fs::remove_file(&in_the_way);
+        fs::create_dir_all(&in_the_way).unwrap();
+        let refused = erase(&server, &plan.to_string());
+        assert!(refused.status.code() == Some(1) && err(&refused).contains(name), "{refused:?}");
+        let kinds = run(&["replay", &server.data_argument(), "--type", "erasure"]);
+        assert!(kinds.status.success() && kinds.stdout.is_empty(), "{kinds:?}");
+        assert!(verify(&server, &head).status.success());
+        fs::remove_dir(in_the_way).unwrap();
+    }
     assert!(erase(&server, &plan.to_string()).status.success());
     assert!(!holds(&server.data(), "plan"));
 }

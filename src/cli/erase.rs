@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::exit::{Exit, Failure};
 use crate::chat::Seq;
 use crate::clock::{self, LogClock};
-use crate::derive::Keeper;
+use crate::derive::{self, Keeper};
 use crate::eventlog::storage::{EVENTS, Place};
 use crate::eventlog::{
     self, Disk, EraseError, LockError, LogReader, OpenError, Order, ReadError, Storage as _, Visitor,
@@ -68,7 +68,7 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
     })?;
     // Held until the derived files are made again, too.
     let _lock = disk.beside(EVENTS);
-    let (carried_out, erased) = erase(disk, &order)?;
+    let (carried_out, erased) = erase(disk, &order, &data)?;
     if !carried_out {
         return erased.map(drop);
     }
@@ -87,12 +87,13 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
 
 /// Erases in the log, and says what its head is then; before that whether any text is gone, perhaps by an order from
 /// before: then the text files have to forget it, even where this order is refused.
-fn erase(disk: Disk, order: &Order) -> anyhow::Result<(bool, anyhow::Result<String>)> {
+fn erase(disk: Disk, order: &Order, data: &Path) -> anyhow::Result<(bool, anyhow::Result<String>)> {
     // Of the events before the newest segment nothing is needed.
     let after = eventlog::segments(&disk).map_err(with_exit)?.last().map_or(0, |newest| newest - 1);
     let found = eventlog::inspect(disk, after, &mut Nobody).map_err(with_exit)?;
     // Before anything is written: what is refused is left as it was.
     found.check(order).map_err(refused)?;
+    derive::check_replaceable(data).context("the text files would keep the text, so that nothing is erased")?;
     let opened = found.recover(Uuid::new_v4(), clock::wall()).map_err(with_exit)?;
     for notice in opened.notices {
         eprintln!("messenger: {notice}");

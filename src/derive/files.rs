@@ -18,6 +18,7 @@ use memchr::{memchr, memrchr};
 
 use super::keeper::DeriveError;
 use super::{Journal, USERLOG};
+use crate::eventlog::storage::{list, open_file};
 
 /// The smallest page that a system keeps files in, in bytes.
 const PAGE_BYTES: u64 = 4_096;
@@ -91,18 +92,40 @@ impl Files {
     }
 }
 
+/// Tries whether the files in a directory could be made anew: those that are there, and those that always are.
+///
+/// # Errors
+/// What stands in the way of one; nothing is changed.
+pub fn check_replaceable(directory: &Path) -> Result<(), DeriveError> {
+    let mut names = list(directory).map_err(failed(directory))?;
+    names.retain(|name| name.ends_with(&Journal::Messages.file_name()));
+    for path in names.into_iter().chain([Journal::Messages.file_name(), USERLOG.to_owned()]) {
+        let path = directory.join(path);
+        match open_file(OpenOptions::new().read(true), &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => drop(found.map_err(failed(&path))?),
+        }
+        let temporary = temporary(&path);
+        let is_there = temporary.exists();
+        open_file(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600), &temporary)
+            .and_then(|_| if is_there { Ok(()) } else { std::fs::remove_file(&temporary) })
+            .map_err(failed(&temporary))?;
+    }
+    Ok(())
+}
+
 /// No file of ours has such a name, for no group's name has a dot.
 fn temporary(path: &Path) -> PathBuf {
     path.with_extension("txt.tmp")
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    open_file(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600), path)
 }
 
 /// Opens a file that is to be as long as it was left.
 fn open_unchanged(path: &Path, length: u64) -> Result<File, DeriveError> {
-    let file = match OpenOptions::new().write(true).open(path) {
+    let file = match open_file(OpenOptions::new().write(true), path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DeriveError::Changed(path.to_owned())),
         file => file.map_err(failed(path))?,
     };

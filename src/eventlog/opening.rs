@@ -12,7 +12,7 @@ use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, SegmentLine, segment_first, segment_name};
 use super::judge::{Good, TELL_EVERY_BYTES, Tail, Walk, is_cut_off, judge_tail, walk_telling};
-use super::storage::{EVENTS, INDEX, LOCK, NoFile, SNAPSHOTS, Storage, StorageFile};
+use super::storage::{EVENTS, INDEX, LOCK, NoFile, SNAPSHOTS, Storage, StorageFile, TORN};
 use crate::chat::{Record, Seq};
 use crate::clock::Timestamp;
 
@@ -60,7 +60,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// A file that cannot be used: where something else stands in its place, that is damage.
-    pub(super) fn disk(file: impl Into<String>, source: io::Error) -> Self {
+    pub(crate) fn disk(file: impl Into<String>, source: io::Error) -> Self {
         match NoFile::of(&source) {
             Some(what) => Damage::of_file(file, &what).into(),
             None => Self::Disk { file: file.into(), source },
@@ -240,7 +240,7 @@ impl<S: Storage> Found<S> {
         };
         if !torn.is_empty() {
             let name = format!("{first:020}-{}-{}", walk.good.end, now.as_ms());
-            let kept = storage.keep_torn(&name, &torn).map_err(disk(first))?;
+            let kept = storage.keep_torn(&name, &torn).map_err(|source| OpenError::disk(TORN, source))?;
             file.cut(walk.good.end).and_then(|()| file.sync()).map_err(disk(first))?;
             let bytes = torn.len();
             notices.push(format!("a batch that was never acknowledged ({bytes} bytes) was cut off and kept in {kept}"));

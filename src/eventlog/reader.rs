@@ -12,7 +12,9 @@ use super::format::{Head, NO_SLOT_WHOLE, SegmentLine, event_kind, event_start, i
 use super::judge::{is_cut_off, walk};
 use super::opening::HEAD;
 use super::search::{find_line, line_near};
-use super::segment_files::{ReadError, check_names, first_line, is_not_behind, parse_header, read_header, segments};
+use super::segment_files::{
+    ReadError, check_names, first_line, is_not_behind, no_segment, parse_header, read_header, segments,
+};
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
 use crate::chat::{DecodeError, Event, Seq};
@@ -89,7 +91,7 @@ impl LogReader {
         let first = match only {
             Some(first) => first,
             None => {
-                let first = *segments(&directory)?.first().ok_or_else(|| no_log("no segment is there".into()))?;
+                let first = *segments(&directory)?.first().ok_or_else(|| no_segment(&directory, path))?;
                 check_names(&directory)?;
                 if first > 1 {
                     let what = format!("the segments with events 1 to {} are missing", first - 1);

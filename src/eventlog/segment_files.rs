@@ -8,8 +8,8 @@ use memchr::memchr;
 use uuid::Uuid;
 
 use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
-use super::format::{SegmentLine, segment_first, segment_name};
-use super::opening;
+use super::format::{Head, SegmentLine, segment_first, segment_name};
+use super::opening::{self, HEAD};
 use super::storage::{NoFile, ReadFile, list};
 use crate::chat::Seq;
 
@@ -65,6 +65,18 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<Seq>, ReadError> {
 pub(super) fn check_names(directory: &Path) -> Result<(), ReadError> {
     let names = list(directory).map_err(|source| ReadError::disk(directory, source))?;
     Ok(opening::check_names(&names)?)
+}
+
+/// Why a directory without segments is no log that can be read: all of it may be gone.
+pub(super) fn no_segment(directory: &Path, path: &Path) -> ReadError {
+    if let Err(foreign) = check_names(directory) {
+        return foreign;
+    }
+    let head = ReadFile::open(&directory.join(HEAD)).and_then(|file| file.read());
+    match head.ok().and_then(|bytes| Head::parse(&bytes)).map_or(0, |file| file.head.seq) {
+        0 => ReadError::NoLog { path: path.to_owned(), why: "no segment is there".to_owned() },
+        last => Damage::of_file(HEAD, &format!("it speaks of events 1 to {last}, and no segment is there")).into(),
+    }
 }
 
 /// The first line of a segment.

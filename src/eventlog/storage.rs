@@ -346,15 +346,33 @@ impl Place {
 /// # Errors
 /// It cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<String>> {
+    if let Some(other) = NoFile::in_place_of_directory(directory) {
+        return Err(other.into());
+    }
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Something else stands where a file should.
+/// Something else stands where a file or a directory should.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("it is {0}, and no file")]
-pub(super) struct NoFile(&'static str);
+#[error("it is {found}, and no {wanted}")]
+pub(super) struct NoFile {
+    found: &'static str,
+    wanted: &'static str,
+}
+
+impl From<NoFile> for io::Error {
+    fn from(no_file: NoFile) -> Self {
+        Self::new(io::ErrorKind::InvalidData, no_file)
+    }
+}
 
 impl NoFile {
+    /// What stands in the place of a directory, if there is something.
+    fn in_place_of_directory(path: &Path) -> Option<Self> {
+        let kind = std::fs::metadata(path).ok()?.file_type();
+        (!kind.is_dir()).then(|| Self { found: kind_name(kind), wanted: "directory" })
+    }
+
     /// What stands there, if that is why it could not be opened.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
@@ -367,9 +385,9 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file, and nothing else: on the other end of a pipe nobody would ever write, and a device may do anything.
-fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
     match std::fs::metadata(path).map(|found| found.file_type()) {
-        Ok(kind) if !kind.is_file() => Err(io::Error::new(io::ErrorKind::InvalidData, NoFile(kind_name(kind)))),
+        Ok(kind) if !kind.is_file() => Err(NoFile { found: kind_name(kind), wanted: "file" }.into()),
         // What is not there may be about to be made; else the opening says why.
         _ => options.open(path),
     }
@@ -378,6 +396,7 @@ fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
 fn kind_name(kind: FileType) -> &'static str {
     match kind {
         kind if kind.is_dir() => "a directory",
+        kind if kind.is_file() => "a file",
         kind if kind.is_fifo() => "a pipe",
         kind if kind.is_socket() => "a socket",
         _ => "a device",
@@ -395,6 +414,9 @@ fn options() -> OpenOptions {
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
+    }
+    if let Some(other) = NoFile::in_place_of_directory(path) {
+        return Err(other.into());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directory(parent)?;

@@ -13,7 +13,7 @@ use super::damage::{Damage, HOW_TO_MEND, Newer, header_error};
 use super::format::{Head, HeadFile, NO_SLOT_WHOLE, SegmentLine, segment_first, segment_name};
 use super::judge::{Good, Tail, UnknownKind, Walk, is_cut_off, judge_tail, walk};
 use super::opening::HEAD;
-use super::segment_files::{ReadError, check_names, segments};
+use super::segment_files::{ReadError, check_names, no_segment, segments};
 use super::storage::{Place, ReadFile};
 use super::tree::{Hash, Tree};
 use crate::chat::{DecodeError, Seq};
@@ -100,7 +100,7 @@ pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
             let head_file = read_head(&directory)?;
             let head = head_file.map(|file| file.head);
             let mut segments = segments(&directory)?;
-            let first = *segments.first().ok_or_else(|| no_log(path, "no segment is there"))?;
+            let first = *segments.first().ok_or_else(|| no_segment(&directory, path))?;
             check_names(&directory)?;
             if first > 1 {
                 return Err(damage(first, &format!("the segments with events 1 to {} are missing", first - 1)));
@@ -130,7 +130,7 @@ pub(super) fn verify_newest(path: &Path) -> Result<Verified, VerifyError> {
             let head = read_head(&directory)?.map(|file| file.head);
             let mut segments = segments(&directory)?;
             if segments.is_empty() {
-                return Err(no_log(path, "no segment is there").into());
+                return Err(no_segment(&directory, path).into());
             }
             let cut_off = take_cut_off(&directory, &mut segments, head)?;
             let newest = segments.last().map(std::slice::from_ref).unwrap_or_default();

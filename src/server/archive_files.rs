@@ -85,7 +85,7 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn new(log: &S, writer: &'static str) -> Result<Self, OpenError> {
         let (events, index, snapshots) = (log.beside(EVENTS), log.beside(INDEX), log.beside(SNAPSHOTS));
         for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
-            directory.list().map_err(|source| OpenError::Disk { file: name.to_owned(), source })?;
+            directory.list().map_err(|source| OpenError::disk(name, source))?;
         }
         let (notices, unnamed, made) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Self { writer, events, index, snapshots, notices, unnamed, made, has_old_indexes: false })
@@ -313,8 +313,8 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
         let mut state = self.newest_snapshot().unwrap_or_default();
         let segments = self.segments()?;
-        if !std::mem::replace(&mut self.has_old_indexes, true) {
-            self.make_missing_indexes(&segments, state.seq);
+        if !self.has_old_indexes {
+            self.has_old_indexes = self.make_missing_indexes(&segments, state.seq);
         }
         for pair in segments.windows(2) {
             let &[first, next] = pair else { continue };
@@ -341,20 +341,18 @@ impl<S: Storage> ArchiveFiles<S> {
         Ok(())
     }
 
-    /// Makes the indexes that segments up to an event lack. One that is there and wrong is found by whoever asks it.
-    fn make_missing_indexes(&mut self, segments: &[Seq], through: Seq) {
+    /// Makes the indexes that segments up to an event lack; gives whether none lacks one any more. One that is there and
+    /// wrong is found by whoever asks it.
+    fn make_missing_indexes(&mut self, segments: &[Seq], through: Seq) -> bool {
+        let closed = segments.windows(2).take_while(|pair| pair[1] <= through + 1).count();
         let names = self.index.list().unwrap_or_default();
-        for (place, pair) in segments.windows(2).enumerate() {
-            let (first, next) = (pair[0], pair[1]);
-            if next > through + 1 {
-                return;
-            }
-            if !names.contains(&index_name(first))
-                && let Err(error) = self.make_index(segments, place)
-            {
-                self.notice(format!("the index of segment {first} cannot be made: {error}"));
+        for place in (0..closed).filter(|place| !names.contains(&index_name(segments[*place]))) {
+            if let Err(error) = self.make_index(segments, place) {
+                self.notice(format!("the index of segment {} cannot be made: {error}", segments[place]));
             }
         }
+        let names = self.index.list().unwrap_or_default();
+        segments[..closed].iter().all(|first| names.contains(&index_name(*first)))
     }
 
     /// Gives the events of a segment, which must be the one that the next goes on from.
