@@ -109,6 +109,28 @@ fn commands_typed_ahead_in_one_segment_are_each_answered_in_order() {
 }
 
 #[test]
+fn the_halves_of_lines_of_many_clients_stay_apart() {
+    let mut world = World::new();
+    let keys = [world.logged_in("han"), world.logged_in("leia"), world.logged_in("yoda")];
+    let line = |number: usize| format!("{{\"type\":\"command\",\"text\":\"/msgto luke {number}\"}}\n");
+    for (number, key) in keys.into_iter().enumerate() {
+        world.send(key, &line(number)[..20 + number]);
+    }
+    // A whole line in between, and one that is longer than any may be and has not ended yet.
+    let (whole, long) = (world.logged_in("luke"), world.logged_in("luke"));
+    world.send(long, "x".repeat(70 << 10));
+    world.send(whole, line(9));
+    for (number, key) in keys.into_iter().enumerate() {
+        world.send(key, format!("{}{}", &line(number)[20 + number..], line(number + 3)));
+        assert_eq!(types(&world.frames(key)), ["ok", "ok"]);
+    }
+    assert_eq!(texts(&world.frames(whole)), ["0", "3", "1", "4", "2", "5"]);
+    world.frames(long);
+    world.send(long, "\n");
+    assert_eq!(world.frames(long)[0]["code"], "line_too_long");
+}
+
+#[test]
 fn the_plain_dialect_shows_events_as_sentences() {
     let mut world = World::new();
     let key = world.connect();

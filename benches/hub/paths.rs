@@ -41,7 +41,7 @@ impl Path {
 
     /// What it is, for the table.
     pub fn describe(self) -> String {
-        self.to_possible_value().and_then(|value| value.get_help().map(|help| help.to_string())).unwrap_or_default()
+        self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
     /// Goes it so many times.

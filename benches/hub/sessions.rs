@@ -43,8 +43,8 @@ pub fn run(sessions: usize, members: usize) -> anyhow::Result<()> {
         let (start, first, end) = (clock::monotonic(), logged_in, sessions * row / ROWS);
         while logged_in < end {
             let turn_end = end.min(logged_in + LOGINS_A_TURN);
-            for number in logged_in..turn_end {
-                keys[number] = world.log_in(number, false);
+            for (number, key) in keys.iter_mut().enumerate().take(turn_end).skip(logged_in) {
+                *key = world.log_in(number, false);
             }
             world.turn()?;
             logged_in = turn_end;

@@ -156,6 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_what_is_held_does_not_need_is_given_back() {
+        let mut cutter = LineCutter::new(8);
+        cutter.push(&b"1234567\n".repeat(1_000));
+        cutter.push(b"123");
+        assert_eq!(lines(&mut cutter).len(), 1_000);
+        assert!(!cutter.is_empty());
+        cutter.release();
+        assert!(cutter.buffer.capacity() <= 8, "{} bytes", cutter.buffer.capacity());
+        cutter.push(b"4\n");
+        assert_eq!(cutter.next_line(), Some(CutLine::Whole(b"1234")));
+        assert!(cutter.is_empty());
+        cutter.push(b"123456789");
+        assert_eq!(cutter.next_line(), None);
+        assert!(!cutter.is_empty(), "the rest of the line is still to be skipped");
+    }
+
+    #[test]
     fn what_has_no_line_feed_at_the_end_is_the_last_line() {
         let mut cutter = LineCutter::new(8);
         cutter.push(b"a\nlast");

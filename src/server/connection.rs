@@ -261,6 +261,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_says_nothing_takes_two_hundred_bytes() {
+        assert!(size_of::<Connection>() <= 200, "{} bytes", size_of::<Connection>());
+    }
+
+    #[test]
     fn a_client_over_its_rate_waits_and_is_never_refused() {
         let start = crate::clock::monotonic() + Duration::from_secs(60);
         let mut connection = Connection::new(0, "127.0.0.1".parse().unwrap(), start, start);

@@ -63,3 +63,29 @@ impl Present {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_the_connections_that_were_added_and_not_removed_in_their_order() {
+        let key = |place| ConnectionKey { place, generation: 0 };
+        let mut present = Present::default();
+        let of =
+            |present: &Present, user: usize| present.users.get(user).map(Keys::as_slice).unwrap_or_default().to_vec();
+        assert_eq!(of(&present, 1), []);
+        for place in [5, 3, 4] {
+            present.add(1, key(place));
+        }
+        present.add(0, key(9));
+        present.remove(1, key(7));
+        assert_eq!(of(&present, 1), [key(5), key(3), key(4)]);
+        present.remove(1, key(3));
+        assert_eq!(of(&present, 1), [key(5), key(4)]);
+        present.remove(1, key(5));
+        present.remove(1, key(4));
+        assert_eq!((of(&present, 0), of(&present, 1)), (vec![key(9)], vec![]));
+        assert!(matches!(present.users[1], Keys::None));
+    }
+}
