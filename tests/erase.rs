@@ -64,7 +64,7 @@ fn history(client: &mut Client, place: &str) -> Vec<Value> {
 #[test]
 fn what_would_stand_in_the_way_of_an_erasure_stops_it_before_it_is_ordered() {
     let (server, [plan, ..], head) = told();
-    let text_files = ["messagelog.txt.tmp", "userlog.txt.tmp", "old_messagelog.txt", "old_messagelog.txt.tmp"];
+    let text_files = ["messagelog.txt.tmp", "userlog.txt.tmp", "old_messagelog.txt.tmp", "old_messagelog.txt"];
     fs::write(server.data().join("old_messagelog.txt"), "").unwrap();
     for name in ["torn/kept"].iter().chain(&text_files) {
         let in_the_way = server.data().join(name);

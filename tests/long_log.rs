@@ -54,6 +54,8 @@ fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .map(|entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
         .unwrap_or_default();
+    // What the archivist is writing has no name yet.
+    names.retain(|name| !name.ends_with(".tmp"));
     names.sort_unstable();
     names
 }
