@@ -59,23 +59,17 @@ impl Timestamp {
 
     /// Reads the form in which [`Timestamp::to_rfc3339`] writes, and no other.
     pub fn from_log_form(text: &[u8]) -> Option<Self> {
-        let text: &[u8; 24] = text.try_into().ok()?;
-        // One pass finds what is no digit, or no such sign, anywhere.
-        let is_form = text.iter().zip(b"0000-00-00T00:00:00.000Z").fold(true, |is_form, (byte, form)| {
-            is_form & if *form == b'0' { byte.is_ascii_digit() } else { byte == form }
-        });
-        let number = |range: std::ops::Range<usize>| {
-            text[range].iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit.wrapping_sub(b'0') & 15))
-        };
-        let date = (number(0..4), number(5..7), number(8..10));
-        let (hour, minute, second) = (number(11..13), number(14..16), number(17..19));
-        if !is_form || hour > 23 || minute > 59 || second > 59 {
+        let ([date, time, rest], []) = text.as_chunks::<8>() else { return None };
+        let (date, time, rest) =
+            (pairs(*date, *b"0000-00-")?, pairs(*time, *b"00T00:00")?, pairs(*rest, *b":00.000Z")?);
+        let (year, month, day) = (date[0] * 100 + date[2], date[5], time[0]);
+        let (hour, minute, second, ms) = (time[3], time[6], rest[1], rest[4] * 10 + rest[6] / 10);
+        let is_moment = (1..=days_in_month(year, month)).contains(&day) && hour <= 23 && minute <= 59 && second <= 59;
+        if !is_moment {
             return None;
         }
-        let days = days_from_civil(date.0, date.1, date.2)?;
-        let moment = ((days * 24 + hour) * 60 + minute) * 60 + second;
-        // No such day comes out as another.
-        (civil_from_days(days) == date).then_some(Self::from_ms(moment * 1_000 + number(20..23)))
+        let moment = ((days_from_civil(year, month, day)? * 24 + hour) * 60 + minute) * 60 + second;
+        Some(Self::from_ms(moment * 1_000 + ms))
     }
 
     /// As people read it where they are: `01 Jun 2023 15:00:01`, in the local time zone.
@@ -143,6 +137,30 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// At each place of a text of this form, in which a digit is written `0`, the number of two digits that begins there.
+///
+/// All eight bytes are looked at in one word. Source: Daniel Lemire, "Quickly parsing eight digits".
+fn pairs(text: [u8; 8], form: [u8; 8]) -> Option<[u64; 8]> {
+    const TOP_BITS: u64 = 0x8080_8080_8080_8080;
+    // Against the form a digit is its value, and a sign that is right is zero.
+    let digits = u64::from_le_bytes(text) ^ u64::from_le_bytes(form);
+    // Added to what is too large, the top bit of its byte is set.
+    let room = u64::from_le_bytes(form.map(|sign| if sign == b'0' { 0x80 - 10 } else { 0x80 - 1 }));
+    let is_form = (digits | digits.wrapping_add(room)) & TOP_BITS == 0;
+    is_form.then(|| (digits * 10 + (digits >> 8)).to_le_bytes().map(u64::from))
+}
+
+/// How many days a month has, of the Gregorian calendar; none if there is no such month.
+fn days_in_month(year: u64, month: u64) -> u64 {
+    let is_leap_year = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    match month {
+        2 => 28 + u64::from(is_leap_year),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    }
 }
 
 /// The day counted from 1970-01-01 of a date from then on. Source: as above, `days_from_civil`.
@@ -279,11 +297,26 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_not_read_as_one() {
-        for wrong in ["2026-02-29T00:00:00.000Z", "2026-01-01T24:00:00.000Z", "2026-01-01T00:60:00.000Z"] {
+        for wrong in [
+            "2026-02-29T00:00:00.000Z",
+            "2100-02-29T00:00:00.000Z",
+            "2026-04-31T00:00:00.000Z",
+            "2026-01-32T00:00:00.000Z",
+            "2026-13-01T00:00:00.000Z",
+            "2026-00-01T00:00:00.000Z",
+            "2026-01-00T00:00:00.000Z",
+            "2026-01-01T24:00:00.000Z",
+            "2026-01-01T00:60:00.000Z",
+        ] {
             assert_eq!(Timestamp::from_log_form(wrong.as_bytes()), None, "{wrong}");
             assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
         }
-        for wrong in ["0000-00-00T00:00:00.000Z", "1969-12-31T23:59:59.999Z", "2026-01-0AT00:00:00.000Z"] {
+        for wrong in [
+            "2026-01-01T00:00:60.000Z",
+            "0000-00-00T00:00:00.000Z",
+            "1969-12-31T23:59:59.999Z",
+            "2026-01-0AT00:00:00.000Z",
+        ] {
             assert_eq!(Timestamp::from_log_form(wrong.as_bytes()), None, "{wrong}");
         }
     }

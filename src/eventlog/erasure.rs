@@ -9,7 +9,7 @@ use std::io;
 use super::append::{AppendError, Batch, Log};
 use super::closed::{NO_COMMIT_AT_END, find_event};
 use super::damage::{Damage, header_error};
-use super::format::{event_kind, event_start, put_check, segment_name};
+use super::format::{event_kind, event_start, is_kind_like, put_check, segment_name};
 use super::judge::walk;
 use super::opening::{Found, OpenError, disk, segments};
 use super::storage::{INDEX, Storage, StorageFile, TORN};
@@ -126,9 +126,9 @@ pub enum Line {
 impl Line {
     /// Looks at an event line, without its line feed.
     pub fn of(line: &[u8]) -> Self {
-        match event_kind(line) {
-            Some(b"erased" | b"erasure") => {}
-            _ => return Self::Usual,
+        // Few lines come to the second question.
+        if !is_kind_like(line, b"eras") || !matches!(event_kind(line), Some(b"erased" | b"erasure")) {
+            return Self::Usual;
         }
         let Ok(Record { seq, at, event }) = Event::decode(line) else { return Self::Broken };
         match &event {

@@ -218,6 +218,12 @@ pub fn event_kind(line: &[u8]) -> Option<&[u8]> {
     rest.get(..memchr(b'"', rest)?)
 }
 
+/// Whether the line's type begins so; it costs less than to take the type out.
+pub fn is_kind_like(line: &[u8], start: &[u8]) -> bool {
+    let kind = behind_seq(line).and_then(|(_, rest)| rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#));
+    kind.is_some_and(|kind| kind.starts_with(start))
+}
+
 /// The bytes of a time.
 const TIME_BYTES: usize = 24;
 

@@ -7,7 +7,7 @@ use std::thread;
 use uuid::Uuid;
 
 use super::append::Log;
-use super::closed::{ClosedSegment, Replay, check_link, parse_header, read_header, read_links};
+use super::closed::{ClosedSegment, Replay, check_link, parse_header, read_header, read_links, whole_lines};
 use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, SegmentLine, segment_first, segment_name};
@@ -331,7 +331,7 @@ fn take_in<S: Storage>(
     for end in found_good {
         let from = usize::try_from(replay.offset).unwrap_or(usize::MAX);
         let good = usize::try_from(end).ok().and_then(|end| bytes.get(from..end)).unwrap_or_default();
-        replay.read(good, &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
+        replay.read(&whole_lines(good), &mut |replayed: Replayed<'_>| visitor.event(replayed))?;
         visitor.progress(done_bytes + replay.offset, total_bytes);
     }
     Ok(())

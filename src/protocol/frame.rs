@@ -178,14 +178,14 @@ pub struct BadFrame {
 impl<'a> CommandFrame<'a> {
     /// The frame that is by far the most common, as clients write it; all else is for the general reader.
     fn read_straight(line: &'a [u8]) -> Option<Self> {
-        let mut rest = Rest::new(line);
-        rest.literal(b"{\"type\":\"command\"")?;
-        let id = match rest.starts_with(b",\"id\":") {
-            true => Some(Id::Number(rest.field(b",\"id\":")?)),
+        let mut rest = Rest::new(line)?;
+        rest.literal("{\"type\":\"command\"")?;
+        let id = match rest.starts_with(",\"id\":") {
+            true => Some(Id::Number(rest.field(",\"id\":")?)),
             false => None,
         };
-        let text = rest.word(b",\"text\":\"")?;
-        rest.is(b"}").then_some(Self { id, text: text.into() })
+        let text = rest.word(",\"text\":\"")?;
+        rest.is("}").then_some(Self { id, text: text.into() })
     }
 }
 
