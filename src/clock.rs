@@ -47,13 +47,20 @@ impl Timestamp {
         let (days, ms) = (self.0 / 86_400_000, self.0 % 86_400_000);
         let (year, month, day) = civil_from_days(days);
         let mut out = *b"0000-00-00T00:00:00.000Z";
-        put(&mut out[0..4], year);
-        put(&mut out[5..7], month);
-        put(&mut out[8..10], day);
-        put(&mut out[11..13], ms / 3_600_000);
-        put(&mut out[14..16], ms / 60_000 % 60);
-        put(&mut out[17..19], ms / 1_000 % 60);
-        put(&mut out[20..23], ms % 1_000);
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, month),
+            (8, day),
+            (11, ms / 3_600_000),
+            (14, ms / 60_000 % 60),
+            (17, ms / 1_000 % 60),
+            (20, ms / 10 % 100),
+        ];
+        for (place, value) in pairs {
+            out[place..place + 2].copy_from_slice(&digits(value));
+        }
+        out[22] = digits(ms % 10)[1];
         out
     }
 
@@ -118,11 +125,18 @@ fn local_moment(local: NaiveDateTime) -> Option<Timestamp> {
     u64::try_from(ms).ok().map(Timestamp::from_ms)
 }
 
-fn put(out: &mut [u8], mut value: u64) {
-    for digit in out.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-    }
+/// The two digits of a value below 100.
+fn digits(value: u64) -> [u8; 2] {
+    const DIGITS: [[u8; 2]; 100] = {
+        let mut digits = [*b"00"; 100];
+        let mut value = 0_u8;
+        while value < 100 {
+            digits[value as usize] = [b'0' + value / 10, b'0' + value % 10];
+            value += 1;
+        }
+        digits
+    };
+    usize::try_from(value).ok().and_then(|value| DIGITS.get(value)).copied().unwrap_or(*b"00")
 }
 
 /// Year, month and day of a day counted from 1970-01-01.

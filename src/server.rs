@@ -23,6 +23,7 @@ mod present;
 pub mod segment;
 mod signal;
 mod signals;
+mod spare;
 
 pub use archive::{Archive, Lines, Older};
 pub use archivist::ArchiveThrough;

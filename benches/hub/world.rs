@@ -141,8 +141,9 @@ impl World {
                 if let Some(kept) = &mut self.lines {
                     kept.extend_from_slice(&lines);
                 }
-                self.hub.handle_durable(&lines, self.segment, self.offset, ROOT.to_owned(), u64::MAX, now);
+                let offset = self.offset;
                 self.offset += lines.len() as u64;
+                self.hub.handle_durable(lines, self.segment, offset, ROOT.to_owned(), u64::MAX, now);
             }
             Output::CheckPassword { connection, .. } => self.hub.handle_verdict(connection, true, now),
             Output::Read { connection, purpose, older, positions } => {

@@ -103,7 +103,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
                     let done = log.append(Batch { lines, first, last, at })?;
                     log.tend(clock::monotonic())?;
                     let root = done.root.to_string();
-                    hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, log_now());
+                    hub.handle_durable(done.lines, done.segment, done.offset, root, done.room_bytes, log_now());
                 }
                 Output::CheckPassword { connection, .. } => hub.handle_verdict(connection, true, log_now()),
                 Output::Read { connection, purpose, older, positions } => {

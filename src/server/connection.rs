@@ -10,6 +10,7 @@ use crate::protocol::{Id, LineCutter, sentence};
 use super::limits::{
     BURST_COMMANDS, OUTPUT_BYTES_MAX, OUTPUT_COMMAND_BYTES_MAX, OUTPUT_SENT_BYTES_MAX, OWN_EVENTS_MAX,
 };
+use super::spare::Spare;
 
 /// The bytes that are made room for at once for a connection that is told more than one thing.
 const OUTPUT_BYTES_USUAL: usize = 1 << 10;
@@ -192,7 +193,10 @@ impl Connection {
     }
 
     /// Appends bytes that are in the connection's dialect already.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if self.out.capacity() == 0 {
+            self.out = spare.take();
+        }
         if self.out_sent as usize > OUTPUT_SENT_BYTES_MAX {
             self.out.drain(..self.out_sent as usize);
             self.out_sent = 0;
@@ -211,9 +215,9 @@ impl Connection {
     }
 
     /// Appends an event's line of the log (with its line feed), as the dialect has it; `state` knows the users.
-    pub(super) fn push_event(&mut self, line: &[u8], state: &State) {
+    pub(super) fn push_event(&mut self, line: &[u8], state: &State, spare: &mut Spare) {
         if self.dialect != Some(Dialect::Plain) {
-            self.push(line);
+            self.push(line, spare);
             return;
         }
         let user = self.logged_in().and_then(|logged_in| state.users.get_index(logged_in.user as usize));
@@ -221,19 +225,19 @@ impl Connection {
         if let Ok(record) = Event::decode(line.trim_ascii_end()) {
             let mut told = sentence::event(&record, *viewer, Timestamp::to_local_words);
             told.push('\n');
-            self.push(told.as_bytes());
+            self.push(told.as_bytes(), spare);
         }
     }
 
     /// The socket took `count` bytes of the output. The memory is given back when all is sent.
-    pub(super) fn sent(&mut self, count: usize, now: Instant) {
+    pub(super) fn sent(&mut self, count: usize, now: Instant, spare: &mut Spare) {
         self.out_sent += u32::try_from(count).expect("an output is far shorter than 4 GiB");
         // That the ping itself went out says nothing about who should read it.
         if !self.pinged {
             self.last_life = now;
         }
         if self.out_sent as usize >= self.out.len() {
-            self.out = Vec::new();
+            spare.give(std::mem::take(&mut self.out));
             self.out_sent = 0;
         }
     }

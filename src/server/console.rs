@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::chat::Event;
 use crate::clock::{LocalWords, Timestamp};
 use crate::protocol::sentence;
+
+/// How long lines are gathered before the next are printed.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Appends an event as the console tells it, with its line feed: who wrote to whom, and the text only where that is
 /// wanted.
@@ -53,11 +57,14 @@ impl Console {
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let waiting = Arc::clone(&waiting_bytes);
         let printer = std::thread::Builder::new().name("console".into()).spawn(move || {
-            for lines in todo {
+            while let Ok(mut lines) = todo.recv() {
+                lines.extend(todo.try_iter().flatten());
                 let mut out = std::io::stdout().lock();
                 // Who reads the console may go away; the server stays.
                 let _ = out.write_all(&lines).and_then(|()| out.flush());
                 waiting.fetch_sub(lines.len(), Ordering::Relaxed);
+                // Thousands of batches a second would each wake this thread; nobody reads so fast.
+                std::thread::park_timeout(PAUSE);
             }
         });
         Self { lines: Some(lines), waiting_bytes, bytes_max, printer: printer.ok() }
@@ -79,13 +86,16 @@ impl Console {
     /// Waits until all is printed, unless nobody is reading.
     pub(super) fn close(&mut self) {
         self.lines = None;
-        let deadline = crate::clock::monotonic() + std::time::Duration::from_secs(1);
+        let deadline = crate::clock::monotonic() + Duration::from_secs(1);
+        if let Some(printer) = &self.printer {
+            printer.thread().unpark();
+        }
         while let Some(printer) = self.printer.take_if(|_| true) {
             if printer.is_finished() || crate::clock::monotonic() > deadline {
                 return;
             }
             self.printer = Some(printer);
-            std::thread::park_timeout(std::time::Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 }

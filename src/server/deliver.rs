@@ -51,6 +51,22 @@ impl Pending {
     fn last(&self) -> Seq {
         self.first + self.starts.len() as Seq - 1
     }
+
+    /// The same with nothing in it, for another batch; what has grown large is given back.
+    fn emptied(mut self) -> Self {
+        let bytes = self.lines.capacity()
+            + self.notes.capacity()
+            + size_of::<usize>() * self.starts.capacity()
+            + size_of::<Delivery>() * self.deliveries.capacity();
+        if bytes > limits::SPARE_BATCH_BYTES_MAX {
+            return Self::default();
+        }
+        self.lines.clear();
+        self.starts.clear();
+        self.notes.clear();
+        self.deliveries.clear();
+        Self { bytes: 0, console: Vec::new(), ..self }
+    }
 }
 
 impl Hub {
@@ -236,8 +252,8 @@ impl Hub {
         if self.open.starts.is_empty() {
             // What is delivered may tell more; it is delivered in the same turn.
             while !self.open.deliveries.is_empty() {
-                let pending = std::mem::take(&mut self.open);
-                self.release(pending, &[], now);
+                let pending = self.take_open();
+                self.release(pending, now);
                 if !self.open.starts.is_empty() {
                     break;
                 }
@@ -246,7 +262,7 @@ impl Hub {
                 return;
             }
         }
-        let mut pending = std::mem::take(&mut self.open);
+        let mut pending = self.take_open();
         self.outputs.push_back(Output::Append {
             lines: std::mem::take(&mut pending.lines),
             first: pending.first,
@@ -256,12 +272,24 @@ impl Hub {
         self.in_flight = Some(pending);
     }
 
+    fn take_open(&mut self) -> Pending {
+        std::mem::replace(&mut self.open, std::mem::take(&mut self.spare_batch))
+    }
+
     /// The log has made the batch durable that it was last given.
     ///
     /// `lines` is the batch's buffer; its first line stands at `offset` of `segment`. `root` is the tree's root behind
     /// it, and `room_bytes` what the log surely takes yet.
-    pub fn handle_durable(&mut self, lines: &[u8], segment: Seq, offset: u64, root: String, room_bytes: u64, now: Now) {
-        let pending = self.in_flight.take().expect("the log answers only for the batch it was given");
+    pub fn handle_durable(
+        &mut self,
+        lines: Vec<u8>,
+        segment: Seq,
+        offset: u64,
+        root: String,
+        room_bytes: u64,
+        now: Now,
+    ) {
+        let mut pending = self.in_flight.take().expect("the log answers only for the batch it was given");
         self.room_bytes = room_bytes;
         let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
         for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
@@ -274,7 +302,8 @@ impl Hub {
         self.durable.seq = pending.last();
         self.durable.root = root;
         self.durable.at = pending.at;
-        self.release(pending, lines, now);
+        pending.lines = lines;
+        self.release(pending, now);
         for key in std::mem::take(&mut self.held) {
             self.process(key, now);
         }
@@ -307,16 +336,16 @@ impl Hub {
         self.room_bytes.saturating_sub(in_flight + self.open.bytes + reserved)
     }
 
-    fn release(&mut self, pending: Pending, lines: &[u8], now: Now) {
+    fn release(&mut self, mut pending: Pending, now: Now) {
         if !pending.console.is_empty() {
-            self.outputs.push_back(Output::Console(pending.console));
+            self.outputs.push_back(Output::Console(std::mem::take(&mut pending.console)));
         }
-        for delivery in pending.deliveries {
+        for delivery in pending.deliveries.drain(..) {
             match delivery {
-                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, &lines[line]),
+                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, &pending.lines[line]),
                 Delivery::Note { to, bytes } => {
-                    let Some(connection) = self.connection_mut(to) else { continue };
-                    connection.push(&pending.notes[bytes]);
+                    let Some((connection, _, spare)) = self.connection_beside(to) else { continue };
+                    connection.push(&pending.notes[bytes], spare);
                     self.touch(to);
                 }
                 Delivery::Backlog { to, after } => self.begin_backlog(to, after, now),
@@ -324,10 +353,11 @@ impl Hub {
                 Delivery::Close { to } => self.begin_closing(to, now.tick),
             }
         }
+        self.spare_batch = pending.emptied();
     }
 
     fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: &[u8]) {
-        let Some((connection, state)) = self.connection_and_state(to) else { return };
+        let Some((connection, state, spare)) = self.connection_beside(to) else { return };
         // Room is left for the answer that is being made.
         let bytes_max = if connection.busy { limits::OUTPUT_COMMAND_BYTES_MAX } else { limits::OUTPUT_BYTES_MAX };
         let full = connection.output().len() >= bytes_max;
@@ -340,7 +370,7 @@ impl Hub {
             logged_in.feed = Feed::CatchingUp { after: seq - 1, reading: false, announce: false };
             return;
         }
-        connection.push_event(line, state);
+        connection.push_event(line, state, spare);
         self.touch(to);
     }
 

@@ -335,7 +335,7 @@ impl EventLoop {
             match report {
                 Report::Durable(done) => {
                     let root = done.root.to_string();
-                    self.hub.handle_durable(&done.lines, done.segment, done.offset, root, done.room_bytes, now);
+                    self.hub.handle_durable(done.lines, done.segment, done.offset, root, done.room_bytes, now);
                     (self.on_durable)(done.last);
                 }
                 Report::Room { room_bytes } => self.hub.handle_room(room_bytes, now),

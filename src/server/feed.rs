@@ -62,8 +62,8 @@ impl Hub {
         if announce && speaks_json {
             let mut line = Vec::new();
             live.write(&mut line);
-            if let Some(connection) = self.connection_mut(key) {
-                connection.push(&line);
+            if let Some((connection, _, spare)) = self.connection_beside(key) {
+                connection.push(&line, spare);
             }
             self.touch(key);
         }
@@ -104,7 +104,7 @@ impl Hub {
             self.close_with(key, &Refusal::LogUnreadable);
             return;
         };
-        let Some((connection, state)) = self.connection_and_state(key) else { return };
+        let Some((connection, state, spare)) = self.connection_beside(key) else { return };
         let was_full = connection.is_full();
         let own = connection.logged_in_mut().map(|logged_in| {
             let passed = logged_in.own.partition_point(|seq| *seq <= lines.last);
@@ -113,7 +113,7 @@ impl Hub {
         let own = own.unwrap_or_default();
         for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
             if own.is_empty() || event_seq(line).is_none_or(|seq| own.binary_search(&seq).is_err()) {
-                connection.push_event(line, state);
+                connection.push_event(line, state, spare);
             }
         }
         if let Some(Feed::CatchingUp { after, reading, .. }) = self.feed_mut(key) {

@@ -28,6 +28,7 @@ use super::login::Attempt;
 use super::present::Present;
 use super::segment::Position;
 use super::signal::Introduction;
+use super::spare::Spare;
 
 /// What a server is run with, beside the chat's own rules.
 #[derive(Debug, Clone)]
@@ -133,6 +134,10 @@ pub struct Hub {
     pub(super) open: Pending,
     /// What the log is making durable.
     pub(super) in_flight: Option<Pending>,
+    /// An empty batch, with room from before.
+    pub(super) spare_batch: Pending,
+    /// Empty buffers of connections.
+    pub(super) spare: Spare,
     pub(super) durable: Durable,
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
@@ -181,6 +186,8 @@ impl Hub {
             lapsing: BinaryHeap::new(),
             open: Pending::default(),
             in_flight: None,
+            spare_batch: Pending::default(),
+            spare: Spare::default(),
             durable,
             room_bytes,
             asked_for_room: false,
@@ -265,9 +272,9 @@ impl Hub {
 
     /// The socket took `count` bytes.
     pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
-        let Some(connection) = self.connection_mut(key) else { return };
+        let Some((connection, _, spare)) = self.connection_beside(key) else { return };
         let was_full = connection.is_full();
-        connection.sent(count, now.tick);
+        connection.sent(count, now.tick, spare);
         let unsent = connection.output().len();
         if unsent < limits::OUTPUT_RESUME_BYTES {
             self.catch_up(key, now);
@@ -370,12 +377,13 @@ impl Hub {
     }
 
     pub(super) fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        self.connection_and_state(key).map(|(connection, _)| connection)
+        self.connection_beside(key).map(|(connection, ..)| connection)
     }
 
-    pub(super) fn connection_and_state(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &State)> {
+    /// A connection, with what is needed to tell it something.
+    pub(super) fn connection_beside(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &State, &mut Spare)> {
         let connection = self.connections.get_mut(key.place as usize)?;
-        (connection.generation == key.generation).then_some((connection, &self.state))
+        (connection.generation == key.generation).then_some((connection, &self.state, &mut self.spare))
     }
 
     /// Whether nothing a client says matters any more.

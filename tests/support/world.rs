@@ -293,7 +293,7 @@ impl World {
                 self.has_failed |= self.log.tend(now.tick).is_err();
                 let room_bytes = self.room_bytes();
                 self.acknowledged.push((self.disk.recorded(), done.last));
-                self.hub.handle_durable(&done.lines, done.segment, done.offset, root, room_bytes, now);
+                self.hub.handle_durable(done.lines, done.segment, done.offset, root, room_bytes, now);
             }
             Err(_) => self.has_failed = true,
         }
