@@ -33,7 +33,7 @@ pub use checkpoint::NoteKey;
 pub use closed::{ClosedSegment, read_closed, read_header};
 pub use damage::{Damage, Foreign, Newer};
 pub use erasure::{EraseError, Order, OrderError};
-pub use format::{CommitLine, Head, SegmentLine, checked, event_kind, is_checked, segment_name};
+pub use format::{CommitLine, Head, SegmentLine, checked, event_kind, event_start, is_checked, segment_name};
 pub use keyfile::{KeyError, check_key, make_key, read_bounded, read_key};
 pub use line_reader::LineReader;
 pub use log_tree::{LogTree, ProveError};

@@ -11,7 +11,7 @@ use super::index_file::{IndexError, IndexFile, List, Place, Places};
 use super::limits;
 use super::segment::{Conversation, Owed, Position};
 use crate::chat::Seq;
-use crate::eventlog::{Storage, StorageFile, segment_name};
+use crate::eventlog::{Storage, StorageFile, event_start, segment_name};
 
 /// Segments whose files are kept open.
 const OPEN_SEGMENTS_MAX: usize = 32;
@@ -19,6 +19,10 @@ const OPEN_SEGMENTS_MAX: usize = 32;
 const SEGMENTS_PER_READ_MAX: usize = 16;
 /// The longest line with a commit behind it, in bytes.
 const LINE_BYTES_MAX: usize = (1 << 20) + 1_024;
+/// The most bytes that are read at once for lines that stand near each other, if they are no longer each.
+const RUN_BYTES_MAX: u64 = 64 << 10;
+/// The most bytes between two such lines: to read them takes less than another call.
+const RUN_GAP_BYTES_MAX: u64 = 2 << 10;
 
 /// A question about closed segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +99,10 @@ impl<S: Storage> Archive<S> {
             }
             Some(Older::Owed { owed, through }) => self.owed(owed, *through)?,
         };
-        for position in positions {
-            self.read_position(position, &mut lines.bytes)?;
-            lines.last = position.seq;
+        for positions in positions.chunk_by(|position, next| position.segment == next.segment) {
+            self.read_positions(positions, &mut lines.bytes)?;
         }
+        lines.last = positions.last().map_or(lines.last, |position| position.seq);
         Ok(lines)
     }
 
@@ -215,16 +219,22 @@ impl<S: Storage> Archive<S> {
         self.open.push_back(segment);
     }
 
-    /// Appends a line whose place the loop knows.
-    fn read_position(&mut self, position: &Position, out: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        let failed = |_| ArchiveError::Line(position.seq);
-        if self.newest.as_ref().is_none_or(|(first, _)| *first != position.segment) {
-            let file = self.files.events.open(&segment_name(position.segment)).map_err(failed)?;
-            self.newest = Some((position.segment, file));
+    /// Appends lines of one segment whose places the loop knows.
+    fn read_positions(&mut self, positions: &[Position], out: &mut Vec<u8>) -> Result<(), ArchiveError> {
+        let Some(Position { seq, segment, .. }) = positions.first().copied() else { return Ok(()) };
+        if self.newest.as_ref().is_none_or(|(first, _)| *first != segment) {
+            let file = self.files.events.open(&segment_name(segment)).map_err(|_| ArchiveError::Line(seq))?;
+            self.newest = Some((segment, file));
         }
         let Some((_, file)) = &self.newest else { return Ok(()) };
-        read_line(file, position.offset, position.length, position.seq, out)
-            .map_err(|_| ArchiveError::Line(position.seq))
+        let stands = |position: &Position| Standing {
+            seq: position.seq,
+            offset: position.offset,
+            length: position.length,
+            check: None,
+        };
+        read_lines(file, &positions.iter().map(stands).collect::<Vec<_>>(), out)
+            .map_err(|(seq, _)| ArchiveError::Line(seq))
     }
 }
 
@@ -256,7 +266,7 @@ impl<F: StorageFile> OpenSegment<F> {
                 return Ok((lines, true));
             }
             let mut line = Vec::new();
-            self.read(&mut places, events.get(place)?, &mut line)?;
+            self.read(&[self.standing(&mut places, events.get(place)?)?], &mut line)?;
             bytes += line.len();
             if bytes > bytes_max {
                 return Ok((lines, true));
@@ -296,50 +306,87 @@ impl<F: StorageFile> OpenSegment<F> {
         let is_cut = chosen.len() >= events_max;
         let mut part = Part { bytes: Vec::new(), events: 0, last: self.index.last(), is_full: false };
         let mut places = self.index.places();
+        let mut lines = Vec::new();
+        let mut bytes = 0;
         for event in chosen.into_iter().take(events_max) {
-            self.read(&mut places, event, &mut part.bytes)?;
-            part.events += 1;
-            if part.bytes.len() >= bytes_max || (is_cut && part.events == events_max) {
+            let line = self.standing(&mut places, event)?;
+            lines.push(line);
+            bytes += line.length as usize;
+            if bytes >= bytes_max || (is_cut && lines.len() == events_max) {
                 part.is_full = true;
-                part.last = self.first + Seq::from(event);
+                part.last = line.seq;
                 break;
             }
         }
+        self.read(&lines, &mut part.bytes)?;
+        part.events = lines.len();
         Ok(part)
     }
 
-    /// Appends the line of an event, counted from the segment's first.
-    fn read(&self, places: &mut Places<'_, F>, event: u32, out: &mut Vec<u8>) -> Result<(), IndexError> {
+    /// Where the line of an event stands, counted from the segment's first.
+    fn standing(&self, places: &mut Places<'_, F>, event: u32) -> Result<Standing, IndexError> {
         let Place { offset, length, check } = places.get(event)?;
-        let start = out.len();
-        read_line(&self.events, offset, length, self.first + Seq::from(event), out)?;
-        if crc32c::crc32c(&out[start..out.len() - 1]) == check {
-            return Ok(());
-        }
-        // The index or the log is wrong: whoever makes the index anew finds out which.
-        out.truncate(start);
-        Err(IndexError::Damaged("the line of an event is not the one that it was made from"))
+        Ok(Standing { seq: self.first + Seq::from(event), offset, length, check: Some(check) })
+    }
+
+    fn read(&self, lines: &[Standing], out: &mut Vec<u8>) -> Result<(), IndexError> {
+        read_lines(&self.events, lines, out).map_err(|(_, error)| error)
     }
 }
 
-/// Appends the line of an event, with its line feed, from the place where it should stand.
-fn read_line<F: StorageFile>(
-    file: &F,
-    offset: u64,
-    length: u32,
+/// Where the line of an event should stand.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
     seq: Seq,
-    out: &mut Vec<u8>,
-) -> Result<(), IndexError> {
-    let elsewhere = IndexError::Damaged("an event is not where it says");
-    let start = out.len();
-    if length as usize > LINE_BYTES_MAX {
-        return Err(elsewhere);
+    offset: u64,
+    /// As [`Position::length`] has it.
+    length: u32,
+    /// The CRC-32C of the line, where that is known.
+    check: Option<u32>,
+}
+
+impl Standing {
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.length)
     }
-    out.resize(start + length as usize, 0);
-    let read = file.read_at(offset, &mut out[start..]);
-    let line = &out[start..];
-    let end = memchr(b'\n', line).filter(|_| line.starts_with(format!("{{\"seq\":{seq},").as_bytes()));
-    out.truncate(end.map_or(start, |end| start + end + 1));
-    read?;
-    if end.is_some() { Ok(()) } else { Err(elsewhere) }
+
+    /// Appends the line, with its line feed, from the bytes that begin where it should stand.
+    fn cut(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), IndexError> {
+        let end =
+            memchr(b'\n', bytes).filter(|end| event_start(&bytes[..*end]).is_some_and(|(seq, _)| seq == self.seq));
+        let end = end.ok_or(IndexError::Damaged("an event is not where it says"))?;
+        if self.check.is_some_and(|check| crc32c::crc32c(&bytes[..end]) != check) {
+            // The index or the log is wrong: whoever makes the index anew finds out which.
+            return Err(IndexError::Damaged("the line of an event is not the one that it was made from"));
+        }
+        out.extend_from_slice(&bytes[..=end]);
+        Ok(())
+    }
+}
+
+/// Appends lines, each with its line feed. Those that stand near each other are read at once. An error names the event
+/// that it is about.
+fn read_lines<F: StorageFile>(file: &F, lines: &[Standing], out: &mut Vec<u8>) -> Result<(), (Seq, IndexError)> {
+    let mut bytes = Vec::new();
+    let mut rest = lines;
+    while let Some(first) = rest.first() {
+        let is_near = |line: &Standing, next: &Standing| {
+            let gap = next.offset.checked_sub(line.end());
+            gap.is_some_and(|gap| gap <= RUN_GAP_BYTES_MAX) && next.end() - first.offset <= RUN_BYTES_MAX
+        };
+        let count = 1 + rest.windows(2).take_while(|pair| is_near(&pair[0], &pair[1])).count();
+        let (run, others) = rest.split_at(count);
+        rest = others;
+        let failed = |error| (first.seq, error);
+        let length = run.last().map_or(0, |last| last.end() - first.offset);
+        let length = usize::try_from(length).ok().filter(|length| *length <= LINE_BYTES_MAX);
+        bytes.resize(length.ok_or(failed(IndexError::Damaged("an event is not where it says")))?, 0);
+        let count = file.read_at(first.offset, &mut bytes).map_err(|error| failed(error.into()))?;
+        for line in run {
+            let at = usize::try_from(line.offset - first.offset).unwrap_or(usize::MAX);
+            let end = at.saturating_add(line.length as usize).min(count);
+            line.cut(bytes.get(at..end).unwrap_or_default(), out).map_err(|error| (line.seq, error))?;
+        }
+    }
+    Ok(())
 }
