@@ -15,6 +15,7 @@ mod feed;
 pub mod hub;
 pub mod index;
 mod index_file;
+mod introductions;
 pub mod limits;
 mod log_reader;
 mod login;

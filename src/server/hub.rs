@@ -23,11 +23,11 @@ use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
 use super::deliver::Pending;
 use super::feed::HistoryQuery;
 use super::index::Index;
+use super::introductions::Introductions;
 use super::limits;
 use super::login::Attempt;
 use super::present::Present;
 use super::segment::Position;
-use super::signal::Introduction;
 use super::spare::Spare;
 
 /// What a server is run with, beside the chat's own rules.
@@ -127,7 +127,7 @@ pub struct Hub {
     pub(super) watchers: BTreeSet<ConnectionKey>,
     pub(super) attempts: HashMap<ConnectionKey, Attempt>,
     pub(super) histories: HashMap<ConnectionKey, HistoryQuery>,
-    pub(super) introductions: HashMap<TransferId, Introduction>,
+    pub(super) introductions: Introductions,
     /// When to look after transfers that nobody may say anything more about.
     pub(super) lapsing: BinaryHeap<Reverse<(Instant, TransferId)>>,
     /// What has been decided and is not with the log yet.
@@ -182,7 +182,7 @@ impl Hub {
             watchers: BTreeSet::new(),
             attempts: HashMap::new(),
             histories: HashMap::new(),
-            introductions: HashMap::new(),
+            introductions: Introductions::default(),
             lapsing: BinaryHeap::new(),
             open: Pending::default(),
             in_flight: None,

@@ -12,16 +12,6 @@ use super::connection::{ConnectionKey, Now};
 use super::hub::Hub;
 use super::limits;
 
-/// The sessions between which a transfer runs: never recorded, gone with the server.
-#[derive(Debug)]
-pub(super) struct Introduction {
-    to: UserName,
-    sender: ConnectionKey,
-    receiver: Option<ConnectionKey>,
-    /// Sessions of the receiver that have declined without a person.
-    declined: Vec<ConnectionKey>,
-}
-
 impl Hub {
     pub(super) fn handle_offer(
         &mut self,
@@ -44,7 +34,7 @@ impl Hub {
         }
         let events = self.state.decide_offer(&self.policy, &who, to, transfer, &frame.files, &frame.key)?;
         self.commit(events, Some(key), now);
-        self.introductions.insert(transfer, Introduction { to, sender: key, receiver: None, declined: Vec::new() });
+        self.introductions.begin(transfer, to, key);
         self.lapse_later(transfer, limits::OFFER_MS, now);
         let seq = self.state.seq;
         self.tell_ok(key, signal_answer(frame.id, "offer", Some((seq, now))));
@@ -66,7 +56,7 @@ impl Hub {
         self.check_room(6 * bytes as u64 + 1_024)?;
         let transfer = frame.transfer;
         let events = self.state.decide_answer(&who, transfer, frame.accept, frame.key.as_deref())?;
-        let known = self.introductions.get_mut(&transfer).ok_or(Refusal::UnknownTransfer)?;
+        let known = self.introductions.get_mut(transfer).ok_or(Refusal::UnknownTransfer)?;
         if !frame.accept && frame.automatic == Some(true) {
             // No person has spoken: it is declined once every session has.
             known.declined.push(key);
@@ -84,11 +74,11 @@ impl Hub {
     /// Tells the sender of a verdict, and the receiver's other sessions that there is one.
     fn pass_on(&mut self, verdict: VerdictFrame, by: Option<ConnectionKey>) {
         let (transfer, accept) = (verdict.transfer, verdict.accept);
-        let Some(known) = self.introductions.get_mut(&transfer) else { return };
+        let Some(known) = self.introductions.get_mut(transfer) else { return };
         known.receiver = by.filter(|_| accept);
         let (to, sender) = (known.to, known.sender);
         if !accept {
-            self.introductions.remove(&transfer);
+            self.introductions.remove(transfer);
         }
         let (addrs, none) = (Vec::new(), None);
         let closing = VerdictFrame { id: None, transfer, accept, key: None, addrs, have: none, automatic: None };
@@ -102,14 +92,14 @@ impl Hub {
 
     /// Whether every session that could take an offer has declined it without a person.
     fn all_have_declined(&self, transfer: TransferId) -> bool {
-        let Some(known) = self.introductions.get(&transfer) else { return false };
+        let Some(known) = self.introductions.get(transfer) else { return false };
         let mut sessions = self.present.of(&self.state, known.to).iter();
         sessions.all(|key| known.declined.contains(key) || *key == known.sender || !self.speaks_json(*key))
     }
 
     pub(super) fn handle_candidate(&mut self, key: ConnectionKey, frame: &CandidateFrame) -> Result<(), Refusal> {
         self.session(key).ok_or(Refusal::NotLoggedIn)?;
-        let known = self.introductions.get(&frame.transfer).ok_or(Refusal::UnknownTransfer)?;
+        let known = self.introductions.get(frame.transfer).ok_or(Refusal::UnknownTransfer)?;
         let (sender, receiver) = (known.sender, known.receiver.ok_or(Refusal::UnknownTransfer)?);
         let peer = match key {
             key if key == sender => receiver,
@@ -131,7 +121,7 @@ impl Hub {
         let made = (!events.is_empty()).then_some((self.state.seq + 1, now));
         self.commit(events, Some(key), now);
         if made.is_some() {
-            self.introductions.remove(&transfer);
+            self.introductions.remove(transfer);
         }
         self.tell_ok(key, signal_answer(id, "transfer", made));
         Ok(())
@@ -140,19 +130,13 @@ impl Hub {
     /// A session is over: its offers are withdrawn; what it was receiving goes on for a moment, in which its client may
     /// come back; and an offer that all others have declined is declined.
     pub(super) fn end_introductions(&mut self, key: ConnectionKey, user: UserName, now: Now) {
-        let concerned: Vec<TransferId> = self
-            .introductions
-            .iter()
-            .filter(|(_, known)| known.sender == key || known.to == user)
-            .map(|(transfer, _)| *transfer)
-            .collect();
-        for transfer in concerned {
-            let Some(known) = self.introductions.get(&transfer) else { continue };
+        for transfer in self.introductions.of(key, user) {
+            let Some(known) = self.introductions.get(transfer) else { continue };
             match known.receiver {
                 // An accepted transfer goes on without the sender's session: the receiver will say how it ends.
                 Some(receiver) if receiver != key => {}
                 Some(_) => {
-                    self.introductions.remove(&transfer);
+                    self.introductions.remove(transfer);
                     self.lapse_later(transfer, limits::RECEIVER_AWAY_MS, now);
                 }
                 None if known.sender == key || !self.state.is_online(user) => self.end_transfer(transfer, now),
@@ -190,7 +174,7 @@ impl Hub {
             }
             self.lapsing.pop();
             let Some(known) = self.state.transfers.get(&transfer) else { continue };
-            let is_running = self.introductions.get(&transfer).is_some_and(|known| known.receiver.is_some());
+            let is_running = self.introductions.get(transfer).is_some_and(|known| known.receiver.is_some());
             match known.phase {
                 Phase::Accepted if is_running => {}
                 // The receiver is here again, and will say how it ends.
@@ -206,7 +190,7 @@ impl Hub {
     fn end_transfer(&mut self, transfer: TransferId, now: Now) {
         let ended = transfer::broken(&self.state, transfer);
         self.commit(vec![ended], None, now);
-        self.introductions.remove(&transfer);
+        self.introductions.remove(transfer);
     }
 
     fn tell_signal(&mut self, key: ConnectionKey, frame: &ServerFrame) {
