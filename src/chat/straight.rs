@@ -13,6 +13,8 @@ use crate::names::{DeviceName, GroupName, UserName};
 mod tests;
 
 /// Reads a line, without its line feed; `None` leaves it to the general reader.
+// Inlined, for a record is large, and would be copied.
+#[inline]
 pub(super) fn decode(line: &[u8]) -> Option<Record> {
     let mut rest = Rest::new(line)?;
     rest.literal("{\"seq\":")?;
@@ -56,7 +58,10 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
         },
         _ => return None,
     };
-    rest.is("}").then_some(Record { seq, at, event })
+    if !rest.is("}") {
+        return None;
+    }
+    Some(Record { seq, at, event })
 }
 
 /// What of a line is not read yet. What reads gives `None` where something else stands there.
