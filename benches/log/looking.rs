@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
@@ -112,7 +112,7 @@ pub fn compare(data: &Path) -> anyhow::Result<u64> {
 }
 
 /// Users write at a rate to a server, and `replay --follow` is read: from the answer to each message, which says that it is
-/// committed, to its line.
+/// committed, to its line. The answers are told apart by whether a closed segment was being archived meanwhile.
 pub fn follow(data: &Path, seconds: u64, per_second: u32, bytes: usize) -> anyhow::Result<u64> {
     const SENDERS: u32 = 4;
     std::fs::create_dir_all(data)?;
@@ -135,10 +135,11 @@ pub fn follow(data: &Path, seconds: u64, per_second: u32, bytes: usize) -> anyho
             thread::spawn(move || write_until(end, pause, TcpStream::connect(address)?, number, bytes))
         })
         .collect();
-    let mut committed = HashMap::new();
+    let mut written = Vec::new();
     for sender in senders {
-        committed.extend(sender.join().map_err(|_| anyhow::anyhow!("a sender failed"))??);
+        written.append(&mut sender.join().map_err(|_| anyhow::anyhow!("a sender failed"))??);
     }
+    let committed: HashMap<Seq, Instant> = written.iter().map(|message| (message.seq, message.answered)).collect();
     let mut took = Histogram::<u64>::new(3)?;
     let mut expected = committed.len();
     while expected > 0 {
@@ -149,32 +150,80 @@ pub fn follow(data: &Path, seconds: u64, per_second: u32, bytes: usize) -> anyho
         took.record(u64::try_from(at.saturating_duration_since(*told).as_micros())?)?;
         expected -= 1;
     }
-    let segments = std::fs::read_dir(server.data().join("events"))?
-        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "jsonl")));
+    let segments = moments_of_writing(&server.data().join("events"), "jsonl")?.len();
     let ms = |quantile: f64| took.value_at_quantile(quantile) as f64 / 1e3;
     println!(
         "from the commit to the line: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms; {} segments; load {}",
         ms(0.5),
         ms(0.99),
         took.max() as f64 / 1e3,
-        segments.count(),
+        segments,
         load()
     );
+    tell_answers(&written, &archiving(&server.data())?)?;
     following.kill()?;
     following.wait()?;
     server.stop()?;
     Ok(committed.len() as u64)
 }
 
-/// A user who writes one message after the other, each once the one before is answered and its time has come. Gives the
-/// events with the moments of their answers.
+/// When the files of a directory with this ending were written last, rising.
+fn moments_of_writing(directory: &Path, ending: &str) -> anyhow::Result<Vec<Instant>> {
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let mut moments = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|end| end == ending) {
+            moments.extend(now.checked_sub(wall.duration_since(entry.metadata()?.modified()?).unwrap_or_default()));
+        }
+    }
+    moments.sort_unstable();
+    Ok(moments)
+}
+
+/// From the end of each closed segment to the snapshot behind it.
+fn archiving(data: &Path) -> anyhow::Result<Vec<(Instant, Instant)>> {
+    let mut closed = moments_of_writing(&data.join("events"), "jsonl")?;
+    closed.pop();
+    let snapshots = moments_of_writing(&data.join("snapshots"), "json").unwrap_or_default();
+    let until = |end: &Instant| snapshots.iter().find(|snapshot| *snapshot >= end).copied();
+    Ok(closed.into_iter().filter_map(|end| Some((end, until(&end)?))).collect())
+}
+
+fn tell_answers(written: &[Written], archiving: &[(Instant, Instant)]) -> anyhow::Result<()> {
+    let mut took = [Histogram::<u64>::new(3)?, Histogram::new(3)?];
+    for Written { sent, answered, .. } in written {
+        let is_beside = archiving.iter().any(|(begin, end)| sent <= end && begin <= answered);
+        took[usize::from(!is_beside)].record(u64::try_from((*answered - *sent).as_micros())?)?;
+    }
+    for (took, when) in took.iter().zip(["while a closed segment was archived", "at other times"]) {
+        let ms = |quantile: f64| took.value_at_quantile(quantile) as f64 / 1e3;
+        let (p50, p99, max) = (ms(0.5), ms(0.99), took.max() as f64 / 1e3);
+        println!(
+            "from a message to its answer {when}: {} answers, p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms",
+            took.len()
+        );
+    }
+    let longest = archiving.iter().map(|(begin, end)| *end - *begin).max().unwrap_or_default();
+    println!("{} segments were archived, each within {:.3} s", archiving.len(), longest.as_secs_f64());
+    Ok(())
+}
+
+/// A message that was answered.
+struct Written {
+    seq: Seq,
+    sent: Instant,
+    answered: Instant,
+}
+
+/// A user who writes one message after the other, each once the one before is answered and its time has come.
 fn write_until(
     end: Instant,
     pause: Duration,
     mut stream: TcpStream,
     number: usize,
     bytes: usize,
-) -> anyhow::Result<Vec<(Seq, Instant)>> {
+) -> anyhow::Result<Vec<Written>> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let name = user(number);
@@ -194,16 +243,18 @@ fn write_until(
     };
     answer("live")?;
     let message = format!("{{\"type\":\"command\",\"text\":\"/msgto {} {}\"}}\n", user(4), "x".repeat(bytes));
-    let mut committed = Vec::new();
+    let mut written = Vec::new();
     let mut due = Instant::now();
     while due < end {
         thread::sleep(due.saturating_duration_since(Instant::now()));
+        let sent = Instant::now();
         stream.write_all(message.as_bytes())?;
         let frame = answer("ok")?;
-        committed.push((frame["seq"].as_u64().context("a message has a number")?, Instant::now()));
+        let answered = Instant::now();
+        written.push(Written { seq: frame["seq"].as_u64().context("a message has a number")?, sent, answered });
         due += pause;
     }
-    Ok(committed)
+    Ok(written)
 }
 
 /// CPU time of all processes that were started and have ended, to a hundredth of a second.
