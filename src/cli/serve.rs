@@ -71,6 +71,12 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
 
+    // Before anything is made: a server that cannot be reached leaves no data. Whoever connects waits until the log is open.
+    let address = SocketAddr::new(arguments.bind, arguments.port);
+    let listener = event_loop::listen(address).with_context(|| {
+        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
+    })?;
+    let address = listener.local_addr()?;
     let disk = Disk::lock(&arguments.data)?;
     let events = disk.directory().to_owned();
     let new_log = Uuid::new_v4();
@@ -82,11 +88,6 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
     let Opened { log, state, index, .. } = open(disk, new_log)?;
     eventlog::make_key(&arguments.data, log.id())?;
-    let address = SocketAddr::new(arguments.bind, arguments.port);
-    let listener = event_loop::listen(address).with_context(|| {
-        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
-    })?;
-    let address = listener.local_addr()?;
 
     let options = HubOptions {
         log: log.id(),
