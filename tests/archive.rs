@@ -253,6 +253,22 @@ fn a_damaged_snapshot_is_passed_over_and_said() {
 }
 
 #[test]
+fn a_snapshot_that_stays_unusable_is_named_once() {
+    let world = long_log();
+    let (snapshots, names) = files(&world, "snapshots");
+    // It is that of no closed segment, so that nothing takes its place, and newer than all that can be used.
+    snapshots.put("00000000000000099999.json", snapshots.content(&names[0]).unwrap());
+    let mut world = world.crash();
+    check_opening(&world, &["snapshots/00000000000000099999.json is not used"]);
+    let (han, closed) = (world.logged_in("han"), world.hub.index().first());
+    for number in 200..230 {
+        world.command(han, &format!("/msgto leia private {number}"));
+    }
+    assert!(world.hub.index().first() > closed, "segments were archived");
+    assert_eq!(world.notices.len(), 1, "{:?}", world.notices);
+}
+
+#[test]
 fn a_snapshot_of_another_history_is_not_used() {
     // As many events in as many bytes, under the same number of a log: only the roots differ.
     let (world, other) = (long_log(), long_log_with("another"));

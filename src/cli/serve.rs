@@ -84,9 +84,8 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     if let Some(log) = eventlog::log_number(&disk, new_log) {
         eventlog::check_key(&arguments.data, log)?;
     }
-    let archive = |reader| ArchiveFiles::new(&disk, reader).map_err(|error| not_opened(disk.directory(), &error));
-    let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
-    let Opened { log, state, index, .. } = open(disk, new_log)?;
+    let reader = ArchiveFiles::new(&disk, "reader").map_err(|error| not_opened(disk.directory(), &error))?;
+    let Opened { log, state, index, archivist, .. } = open(disk, new_log)?;
     eventlog::make_key(&arguments.data, log.id())?;
 
     let options = HubOptions {
@@ -108,7 +107,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         listener,
         credentials,
         reload: Box::new(move || read_accounts(&file, failures_max)),
-        read_lines: read_lines(reader),
+        read_lines: read_lines(Archive::new(reader)),
         archive_through: archive_through(archivist),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is needed to be right: what is missing, damaged or of another log is made again from the segments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::index_file::{self, Bytes, IndexError, IndexFile};
@@ -44,6 +44,8 @@ pub struct ArchiveFiles<S: Storage> {
     index: S,
     snapshots: S,
     notices: Vec<String>,
+    /// Snapshots that cannot be used and were named.
+    unusable: BTreeSet<Seq>,
     /// Files that are written and have not got their names yet.
     unnamed: Vec<Unnamed>,
     /// Directories that were made for them.
@@ -87,8 +89,17 @@ impl<S: Storage> ArchiveFiles<S> {
         for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
             directory.list().map_err(|source| OpenError::disk(name, source))?;
         }
-        let (notices, unnamed, made) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { writer, events, index, snapshots, notices, unnamed, made, has_old_indexes: false })
+        Ok(Self {
+            writer,
+            events,
+            index,
+            snapshots,
+            notices: Vec::new(),
+            unusable: BTreeSet::new(),
+            unnamed: Vec::new(),
+            made: Vec::new(),
+            has_old_indexes: false,
+        })
     }
 
     /// What the operator should know, since the last call.
@@ -288,7 +299,8 @@ impl<S: Storage> ArchiveFiles<S> {
         while let Some(seq) = seqs.pop() {
             match self.read_snapshot(seq) {
                 Ok(state) => return Some(state),
-                Err(why) => self.notice(snapshot::not_used(seq, &why)),
+                Err(why) if self.unusable.insert(seq) => self.notice(snapshot::not_used(seq, &why)),
+                Err(_) => {}
             }
         }
         None

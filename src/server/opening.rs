@@ -18,6 +18,8 @@ pub struct Opened<S: Storage> {
     pub state: State,
     /// The index of the newest segment.
     pub index: Index,
+    /// The files of the closed segments, for who archives the next ones: what was said of them here is not said again.
+    pub archivist: ArchiveFiles<S>,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
@@ -34,7 +36,7 @@ pub fn open<S: Storage>(
     now: Timestamp,
     progress: impl FnMut(u64, u64),
 ) -> Result<Opened<S>, OpenError> {
-    let mut files = ArchiveFiles::new(&storage, "opening")?;
+    let mut files = ArchiveFiles::new(&storage, "archivist")?;
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
     let mut fold = Fold { newest: None, state, files, progress };
@@ -50,7 +52,8 @@ pub fn open<S: Storage>(
     let mut notices = fold.files.take_notices();
     notices.extend(opened.notices);
     let newest = fold.newest.unwrap_or_else(|| SegmentBuilder::from_state(fold.state.seq + 1, &fold.state));
-    Ok(Opened { log: opened.log, state: fold.state, index: Index::new(newest.segment), notices })
+    let index = Index::new(newest.segment);
+    Ok(Opened { log: opened.log, state: fold.state, index, archivist: fold.files, notices })
 }
 
 /// Folds the events, segment by segment.

@@ -94,11 +94,10 @@ impl World {
         let start = monotonic();
         let now = now(start, passed_ms);
         let opened = server::open(disk.clone(), uuid::Uuid::nil(), now.at, |_, _| {});
-        let Opened { mut log, state, index, notices } = opened.map_err(|error| error.to_string())?;
+        let Opened { mut log, state, index, archivist, notices } = opened.map_err(|error| error.to_string())?;
         log.set_segment_bytes_max(segment_bytes);
         log.tend(now.tick).map_err(|error| error.to_string())?;
         let archive = Archive::new(ArchiveFiles::new(&disk, "reader").unwrap());
-        let archivist = ArchiveFiles::new(&disk, "archivist").unwrap();
         let hub = Hub::new(options, policy(), state, index, log.root().to_string(), log.room_bytes(), now);
         let disk_calls = disk.recorded();
         let mut world = Self {
