@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::archivist::Archived;
 use super::index_file::{self, Bytes, IndexError, IndexFile};
 use super::limits::SNAPSHOTS_BYTES_MAX;
 use super::segment::SegmentBuilder;
@@ -317,12 +318,19 @@ impl<S: Storage> ArchiveFiles<S> {
         Ok(())
     }
 
+    /// Archives the closed segments up to an event, and makes the indexes that older ones lack.
+    pub fn archive_through(&mut self, through: Seq) -> Archived {
+        let folded = self.fold_through(through);
+        if let Err(error) = &folded {
+            self.notice(format!("no snapshot could be made: {error}; trying again"));
+        }
+        let is_done = folded.is_ok();
+        Archived { is_done, is_owing: !is_done || !self.has_old_indexes, notices: self.take_notices() }
+    }
+
     /// Folds the closed segments up to an event on top of the newest snapshot: an index of each and a snapshot behind it.
     /// The first time the segments before that snapshot get the indexes that they lack, too.
-    ///
-    /// # Errors
-    /// The log cannot be read or the files not be written.
-    pub fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
+    fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
         let mut state = self.newest_snapshot().unwrap_or_default();
         let segments = self.segments()?;
         if !self.has_old_indexes {
@@ -359,8 +367,11 @@ impl<S: Storage> ArchiveFiles<S> {
         let closed = segments.windows(2).take_while(|pair| pair[1] <= through + 1).count();
         let names = self.index.list().unwrap_or_default();
         for place in (0..closed).filter(|place| !names.contains(&index_name(segments[*place]))) {
-            if let Err(error) = self.make_index(segments, place) {
-                self.notice(format!("the index of segment {} cannot be made: {error}", segments[place]));
+            match self.make_index(segments, place) {
+                // On a disk that takes none the others are not tried either.
+                Ok(index) if index.is_in_memory() => break,
+                Ok(_) => {}
+                Err(error) => self.notice(format!("the index of segment {} cannot be made: {error}", segments[place])),
             }
         }
         let names = self.index.list().unwrap_or_default();

@@ -265,10 +265,13 @@ impl World {
     /// The archivist has done what it was given.
     pub fn archive(&mut self) {
         if let Some(through) = self.closed.take() {
-            if self.archivist.fold_through(through).is_ok() {
+            let mut archived = self.archivist.archive_through(through);
+            if archived.is_done {
                 self.hub.handle_archived(through);
             }
-            self.notices.append(&mut self.archivist.take_notices());
+            // What is owed is tried again by the next call.
+            self.closed = archived.is_owing.then_some(through);
+            self.notices.append(&mut archived.notices);
         }
     }
 
