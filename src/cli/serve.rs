@@ -77,16 +77,16 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
     })?;
     let address = listener.local_addr()?;
-    let disk = Disk::lock(&arguments.data)?;
+    let disk = Disk::lock(&arguments.data).map_err(Failure::of_lock)?;
     let events = disk.directory().to_owned();
     let new_log = Uuid::new_v4();
     // Before anything is written: what is refused is left as it was.
     if let Some(log) = eventlog::log_number(&disk, new_log) {
-        eventlog::check_key(&arguments.data, log)?;
+        eventlog::check_key(&arguments.data, log).map_err(Failure::of_key)?;
     }
     let reader = ArchiveFiles::new(&disk, "reader").map_err(|error| not_opened(disk.directory(), &error))?;
     let Opened { log, state, index, mut archivist, .. } = open(disk, new_log)?;
-    eventlog::make_key(&arguments.data, log.id())?;
+    eventlog::make_key(&arguments.data, log.id()).map_err(Failure::of_key)?;
 
     let options = HubOptions {
         log: log.id(),

@@ -123,6 +123,14 @@ pub enum LockError {
     /// Somebody else does.
     #[error("the data directory {0} is in use by another server; stop that one, or name another directory with --data")]
     Held(PathBuf),
+    /// Something else stands in the place of the log's directory or of the lock.
+    #[error("{path} cannot be used: {what}; move it elsewhere")]
+    NoFile {
+        /// In which place.
+        path: PathBuf,
+        /// What stands there, for people.
+        what: String,
+    },
     /// The system refused.
     #[error("the data directory {path} cannot be used: {source}")]
     Refused {
@@ -148,9 +156,16 @@ impl Disk {
     /// Another server has it, or the system refuses.
     pub fn lock(data: &Path) -> Result<Self, LockError> {
         let refused = |source| LockError::Refused { path: data.to_owned(), source };
+        let within = |path: &Path, source| match NoFile::of(&source) {
+            Some(what) => LockError::NoFile { path: path.to_owned(), what: what.to_string() },
+            None => refused(source),
+        };
+        make_directory(data).map_err(refused)?;
         let events = data.join(EVENTS);
-        make_directory(&events).map_err(refused)?;
-        let lock = open_file(options().create(true).truncate(false), &events.join(LOCK)).map_err(refused)?;
+        make_directory(&events).map_err(|source| within(&events, source))?;
+        let lock = events.join(LOCK);
+        let opened = open_file(options().create(true).truncate(false), &lock);
+        let lock = opened.map_err(|source| within(&lock, source))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { data: data.to_owned(), directory: events, lock: Arc::new(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(data.to_owned())),
@@ -346,9 +361,7 @@ impl Place {
 /// # Errors
 /// It cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<String>> {
-    if let Some(other) = NoFile::in_place_of_directory(directory) {
-        return Err(other.into());
-    }
+    check_directory(directory)?;
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
@@ -367,15 +380,17 @@ impl From<NoFile> for io::Error {
 }
 
 impl NoFile {
-    /// What stands in the place of a directory, if there is something.
-    fn in_place_of_directory(path: &Path) -> Option<Self> {
-        let kind = std::fs::metadata(path).ok()?.file_type();
-        (!kind.is_dir()).then(|| Self { found: kind_name(kind), wanted: "directory" })
-    }
-
     /// What stands there, if that is why it could not be opened.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+/// Says what else stands in the place of a directory; whatever else is wrong is said by who uses it.
+pub(super) fn check_directory(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if !kind.is_dir() => Err(NoFile { found: kind_name(kind), wanted: "directory" }.into()),
+        _ => Ok(()),
     }
 }
 
@@ -415,9 +430,7 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(other) = NoFile::in_place_of_directory(path) {
-        return Err(other.into());
-    }
+    check_directory(path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directory(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {
