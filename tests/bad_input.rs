@@ -341,6 +341,50 @@ fn what_stands_in_the_place_of_a_directory_is_named() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_in_the_place_of_a_directory_is_said_done_without_and_nothing_is_erased() {
+    let help = "it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link";
+    for name in ["index", "snapshots", "torn"] {
+        let data = Data::good();
+        let (link, target) = (data.path().join(name), data.0.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let order = ["--seq", "2", "--by", "admin", "--reason", "asked for"];
+        data.assert_not_erased(&order, 1, &format!("{name} cannot be used: {help}"));
+        let mut server = Server::start_in(data.0, &[]);
+        assert_eq!(server.login("han").command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+        assert!(server.stop().success());
+        let said = server.errors();
+        // What is not needed is not missed.
+        assert_eq!(said.contains(&format!("messenger: {name} cannot be used: {help}")), name != "torn", "{said}");
+        assert!(!said.contains("os error") && !target.exists(), "{said}");
+        let state = run(&["replay", &server.data_argument(), "--state"]);
+        assert!(state.status.success(), "{state:?}");
+        fs::create_dir(&target).unwrap();
+        server.restart();
+        assert_eq!(server.login("han").command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+        assert!(server.stop().success());
+        assert_eq!(server.errors(), said, "all is well again");
+        assert_eq!(fs::read_dir(&target).unwrap().count() > 0, name != "torn");
+        let erased = run(&[&["erase", &server.data_argument()][..], &order].concat());
+        assert!(erased.status.success(), "{erased:?}");
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_obscure_error() {
+    let help = "it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link";
+    for name in ["events", "keys"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data(directory);
+        fs::write(data.0.path().join("credentials.txt"), "yoda jedi\n").unwrap();
+        fs::create_dir(data.path()).unwrap();
+        std::os::unix::fs::symlink(data.0.path().join("elsewhere"), data.path().join(name)).unwrap();
+        let done = data.run("serve");
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && said.contains(help) && said.contains(name), "{said}");
+    }
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_text_file_holds_nobody_up() {
     let data = Data::good();
     data.put_no_file(&data.path().join("messagelog.txt.tmp"), "a pipe");

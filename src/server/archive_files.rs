@@ -88,7 +88,11 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn new(log: &S, writer: &'static str) -> Result<Self, OpenError> {
         let (events, index, snapshots) = (log.beside(EVENTS), log.beside(INDEX), log.beside(SNAPSHOTS));
         for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
-            directory.list().map_err(|source| OpenError::disk(name, source))?;
+            match directory.list() {
+                // It is done without until it is there, and said where things are tidied.
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::disk(name, source)),
+                _ => {}
+            }
         }
         Ok(Self {
             writer,
@@ -124,20 +128,30 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn tidy(&mut self) {
         let segments = self.segments().unwrap_or_default();
         let closed = segments.split_last().map(|(_, closed)| closed).unwrap_or_default();
-        for name in self.index.list().unwrap_or_default() {
+        for name in self.names(Kind::Index) {
             if name.ends_with(UNFINISHED) {
                 let _ = self.index.remove(&name);
             } else if !closed.iter().any(|first| index_name(*first) == name) {
                 self.notice(format!("{INDEX}/{name} is the index of no closed segment, and is not used"));
             }
         }
-        for name in self.snapshots.list().unwrap_or_default() {
+        for name in self.names(Kind::Snapshot) {
             if name.ends_with(UNFINISHED) {
                 let _ = self.snapshots.remove(&name);
             } else if snapshot::seq_of(&name).is_none() {
                 self.notice(format!("{SNAPSHOTS}/{name} is no snapshot, and is not used"));
             }
         }
+    }
+
+    /// The names of the files of a kind; says why they cannot be had.
+    fn names(&mut self, kind: Kind) -> Vec<String> {
+        let names = self.directory(kind).list();
+        names.unwrap_or_else(|error| {
+            let directory = if kind == Kind::Index { INDEX } else { SNAPSHOTS };
+            self.notice(format!("{directory} cannot be used: {error}"));
+            Vec::new()
+        })
     }
 
     /// The first events of all segments, rising; the last segment is the one being written.

@@ -39,7 +39,7 @@ pub fn open<S: Storage>(
     let mut files = ArchiveFiles::new(&storage, "archivist")?;
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
-    let mut fold = Fold { newest: None, state, files, progress };
+    let mut fold = Fold { newest: None, state, files, has_failed: false, progress };
     let opened = eventlog::open_after(storage, new_log, now, after, &mut fold);
     if opened.is_err() {
         fold.files.discard();
@@ -62,6 +62,8 @@ struct Fold<S: Storage, P> {
     /// Makes the index of the newest segment, once that is read.
     newest: Option<SegmentBuilder>,
     files: ArchiveFiles<S>,
+    /// Whether a snapshot could not be written.
+    has_failed: bool,
     progress: P,
 }
 
@@ -76,8 +78,11 @@ impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
 
     fn closed(&mut self, segment: &ClosedSegment) {
         if let Err(error) = self.files.write_snapshot(segment, &self.state) {
-            // One that cannot be written is done without; that it cannot is to be known.
-            self.files.notice(format!("the snapshot behind segment {} cannot be written: {error}", segment.first));
+            // One that cannot be written is done without; that it cannot is to be known, once.
+            if !self.has_failed {
+                self.files.notice(format!("the snapshot behind segment {} cannot be written: {error}", segment.first));
+            }
+            self.has_failed = true;
         }
     }
 
