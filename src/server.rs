@@ -27,7 +27,7 @@ mod signals;
 mod spare;
 
 pub use archive::{Archive, Lines, Older};
-pub use archivist::ArchiveThrough;
+pub use archivist::{ArchiveThrough, Archived};
 pub use connection::{ConnectionKey, Now};
 pub use hub::{Hub, HubOptions, Output, Purpose};
 pub use log_reader::ReadLines;

@@ -9,6 +9,7 @@ use messenger::chat::{Event, State};
 use messenger::eventlog::memory::{Faults, MemoryDisk};
 use messenger::eventlog::{self, Storage};
 use messenger::server::ConnectionKey;
+use messenger::server::archive_files::ArchiveFiles;
 use serde_json::{Value, json};
 use world::World;
 
@@ -253,6 +254,22 @@ fn a_damaged_snapshot_is_passed_over_and_said() {
 }
 
 #[test]
+fn a_snapshot_that_stays_unusable_is_named_once() {
+    let world = long_log();
+    let (snapshots, names) = files(&world, "snapshots");
+    // It is that of no closed segment, so that nothing takes its place, and newer than all that can be used.
+    snapshots.put("00000000000000099999.json", snapshots.content(&names[0]).unwrap());
+    let mut world = world.crash();
+    check_opening(&world, &["snapshots/00000000000000099999.json is not used"]);
+    let (han, closed) = (world.logged_in("han"), world.hub.index().first());
+    for number in 200..230 {
+        world.command(han, &format!("/msgto leia private {number}"));
+    }
+    assert!(world.hub.index().first() > closed, "segments were archived");
+    assert_eq!(world.notices.len(), 1, "{:?}", world.notices);
+}
+
+#[test]
 fn a_snapshot_of_another_history_is_not_used() {
     // As many events in as many bytes, under the same number of a log: only the roots differ.
     let (world, other) = (long_log(), long_log_with("another"));
@@ -326,7 +343,7 @@ fn where_no_index_can_be_written_the_answers_come_all_the_same() {
 }
 
 #[test]
-fn an_archivist_that_failed_goes_on_at_the_next_closed_segment() {
+fn an_archivist_that_failed_goes_on_when_it_is_tried_again_and_at_the_next_closed_segment() {
     let mut world = long_log();
     world.archivist_is_slow = true;
     let han = world.logged_in("han");
@@ -338,13 +355,35 @@ fn an_archivist_that_failed_goes_on_at_the_next_closed_segment() {
     world.archive();
     assert_eq!(world.hub.index().first(), first, "what is not archived stays in memory");
     world.disk.set_faults(Faults::default());
+    world.archive();
+    let again = world.hub.index().first();
+    assert!(again > first, "it is tried again");
     for number in 250..300 {
         world.command(han, &format!("/msgto leia private {number}"));
     }
     world.archive();
-    assert!(world.hub.index().first() > first + 50);
+    assert!(world.hub.index().first() > again);
     assert_eq!(history(&mut world, han, "leia"), texts("private", 0..300));
     check_opening(&world.crash(), &[]);
+}
+
+#[test]
+fn on_a_full_disk_an_archivist_owes_the_indexes_of_older_segments_too_and_tries_one() {
+    let world = long_log();
+    let (index, names) = files(&world, "index");
+    names[3..9].iter().for_each(|name| index.remove(name).unwrap());
+    index.sync_names().unwrap();
+    world.disk.set_faults(Faults { room_bytes: Some(0), ..Faults::default() });
+    let mut archivist = ArchiveFiles::new(&world.disk, "archivist").unwrap();
+    let through = world.hub.index().first() - 1;
+    let archived = archivist.archive_through(through);
+    assert!(archived.is_done && archived.is_owing, "what is missing is older than what the hub holds");
+    assert_eq!(archived.notices.len(), 1, "{:?}", archived.notices);
+    assert!(archived.notices[0].contains("cannot be written"), "{:?}", archived.notices);
+    world.disk.set_faults(Faults::default());
+    let archived = archivist.archive_through(through);
+    assert!(archived.is_done && !archived.is_owing && archived.notices.is_empty(), "{archived:?}");
+    assert_eq!(files(&world, "index").1, names);
 }
 
 #[test]

@@ -333,6 +333,55 @@ fn what_stands_in_the_place_of_a_directory_is_named() {
         fs::write(data.path().join(name), "of somebody").unwrap();
         data.assert_refused(&["serve"], &[name, "it is a file, and no directory"]);
     }
+    let data = Data::good();
+    let events = data.path().join("events");
+    fs::rename(&events, data.0.path().join("elsewhere")).unwrap();
+    fs::write(&events, "of somebody").unwrap();
+    data.assert_refused(&["serve"], &["data/events cannot be used: it is a file, and no directory; move it elsewhere"]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_in_the_place_of_a_directory_is_said_done_without_and_nothing_is_erased() {
+    let help = "it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link";
+    for name in ["index", "snapshots", "torn"] {
+        let data = Data::good();
+        let (link, target) = (data.path().join(name), data.0.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let order = ["--seq", "2", "--by", "admin", "--reason", "asked for"];
+        data.assert_not_erased(&order, 1, &format!("{name} cannot be used: {help}"));
+        let mut server = Server::start_in(data.0, &[]);
+        assert_eq!(server.login("han").command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+        assert!(server.stop().success());
+        let said = server.errors();
+        // What is not needed is not missed.
+        assert_eq!(said.contains(&format!("messenger: {name} cannot be used: {help}")), name != "torn", "{said}");
+        assert!(!said.contains("os error") && !target.exists(), "{said}");
+        let state = run(&["replay", &server.data_argument(), "--state"]);
+        assert!(state.status.success(), "{state:?}");
+        fs::create_dir(&target).unwrap();
+        server.restart();
+        assert_eq!(server.login("han").command("/history yoda 100")["events"].as_array().unwrap().len(), 20);
+        assert!(server.stop().success());
+        assert_eq!(server.errors(), said, "all is well again");
+        assert_eq!(fs::read_dir(&target).unwrap().count() > 0, name != "torn");
+        let erased = run(&[&["erase", &server.data_argument()][..], &order].concat());
+        assert!(erased.status.success(), "{erased:?}");
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_obscure_error() {
+    let help = "it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link";
+    for name in ["events", "keys"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data(directory);
+        fs::write(data.0.path().join("credentials.txt"), "yoda jedi\n").unwrap();
+        fs::create_dir(data.path()).unwrap();
+        std::os::unix::fs::symlink(data.0.path().join("elsewhere"), data.path().join(name)).unwrap();
+        let done = data.run("serve");
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && said.contains(help) && said.contains(name), "{said}");
+    }
 }
 
 #[test]
@@ -359,6 +408,11 @@ fn what_stands_in_the_place_of_a_file_of_the_log_is_named() {
         }
         refused("next.tmp", &["serve", "erase"]);
         refused("erased.tmp", &["serve", "erase"]);
+        // The lock holds nothing: there is nothing to be restored.
+        let data = Data::good();
+        data.put_no_file(&data.path().join("events/LOCK"), kind);
+        let words = format!("data/events/LOCK cannot be used: it is {kind}, and no file; move it elsewhere");
+        data.assert_refused(&["serve", "erase"], &[&words]);
     }
 }
 
@@ -421,23 +475,30 @@ fn an_erasure_that_is_refused_leaves_every_byte_as_it_was() {
 }
 
 #[test]
-fn a_key_of_another_log_is_refused_before_the_log_is_touched() {
+fn a_key_that_is_none_of_this_log_is_refused_before_the_log_is_touched() {
     let keys = |data: &Data| data.path().join("keys");
     let (data, other) = (Data::good(), Data::good());
     eventlog::make_key(&other.path(), uuid::Uuid::new_v4()).unwrap();
     fs::rename(keys(&other), keys(&data)).unwrap();
     let newest = fs::read(data.segment(NEWEST)).unwrap();
     fs::write(data.segment(NEWEST), [&newest[..], b"{\"seq\":21,"].concat()).unwrap();
-    let refused = |words: &str| {
-        let before = files(&data.path());
-        let done = data.run("serve");
-        let said = String::from_utf8(done.stderr).unwrap();
-        assert!(done.status.code() == Some(1) && said.contains(words), "{:?}: {said}", done.status);
-        assert!(files(&data.path()) == before, "it has written");
-    };
-    refused("keys/checkpoint holds no key of this log; move it elsewhere");
-    data.put_no_file(&keys(&data).join("checkpoint"), "a pipe");
-    refused("keys/checkpoint cannot be used: it is a pipe, and no file");
+    let key = keys(&data).join("checkpoint");
+    data.assert_refused(&["serve", "--checkpoint"], &["keys/checkpoint holds no key of this log; move it elsewhere"]);
+    fs::write(&key, "of nobody").unwrap();
+    data.assert_refused(&["serve", "--checkpoint"], &["keys/checkpoint holds no key of this log; move it elsewhere"]);
+    let help = "and no file; move it elsewhere, and a new one is made";
+    data.put_no_file(&key, "a pipe");
+    data.assert_refused(
+        &["serve", "--checkpoint"],
+        &[&format!("keys/checkpoint cannot be used: it is a pipe, {help}")],
+    );
+    fs::rename(&key, key.with_extension("new")).unwrap();
+    data.assert_refused(&["serve"], &[&format!("keys/checkpoint.new cannot be used: it is a pipe, {help}")]);
+    fs::remove_dir_all(keys(&data)).unwrap();
+    fs::write(keys(&data), "of somebody").unwrap();
+    let words = "data/keys cannot be used: it is a file, and no directory; move it elsewhere, and a new one is made";
+    data.assert_refused(&["serve"], &[words]);
+    data.assert_refused(&["--checkpoint"], &["keys cannot be used: it is a file, and no directory; move it elsewhere"]);
 }
 
 #[test]

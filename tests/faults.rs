@@ -160,7 +160,7 @@ impl<'a> Drawing<'a> {
             }
             if !has_failed && self.random.one_in(2) {
                 // What an archivist cannot write it writes another time.
-                let _ = ArchiveFiles::new(&disk, "archivist").unwrap().fold_through(log.seq());
+                let _ = ArchiveFiles::new(&disk, "archivist").unwrap().archive_through(log.seq());
             }
             if !has_failed && self.random.one_in(4) {
                 let _ = log.close();

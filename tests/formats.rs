@@ -103,7 +103,7 @@ fn a_server_goes_on_with_a_log_of_format_1_and_so_does_the_next_one() {
     let data = copy_of("format-1");
     // The first opening has the log alone, the second what was derived from it too.
     for _ in 0..2 {
-        let Opened { log, state, index, notices } = open(&data);
+        let Opened { log, state, index, notices, .. } = open(&data);
         check_end_of_format_1(&state);
         let warning = "days ahead of the log's last event";
         assert!(notices.iter().all(|notice| notice.contains(warning)), "{notices:?}");

@@ -157,7 +157,7 @@ fn a_second_server_on_the_same_data_is_refused_and_names_the_directory() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_what_to_do() {
+fn a_port_that_is_taken_is_named_with_what_to_do_and_nothing_is_made() {
     let server = Server::start();
     let other = tempfile::tempdir().unwrap();
     std::fs::write(other.path().join("credentials.txt"), "yoda jedi\n").unwrap();
@@ -166,6 +166,7 @@ fn a_port_that_is_taken_is_named_with_what_to_do() {
     let error = text_of(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains(&server.address.to_string()) && error.contains("another port"), "{error}");
+    assert!(!other.path().join("data").exists(), "nothing was begun");
 }
 
 #[test]

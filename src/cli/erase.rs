@@ -64,7 +64,7 @@ pub fn run(arguments: &EraseArgs) -> anyhow::Result<()> {
             "a server is running on {}: stop it first, so that no text stays in what it has in memory",
             data.display()
         ),
-        other => other.into(),
+        other => Failure::of_lock(other),
     })?;
     // Held until the derived files are made again, too.
     let _lock = disk.beside(EVENTS);

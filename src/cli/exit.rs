@@ -2,6 +2,8 @@
 
 use std::process::{ExitCode, Termination};
 
+use crate::eventlog::{KeyError, LockError};
+
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -18,7 +20,7 @@ pub enum Exit {
     LoginRefused = 4,
     /// A transfer failed.
     TransferFailed = 5,
-    /// The log is not intact.
+    /// The log is not intact, or the key beside it.
     NotIntact = 7,
     /// A bad configuration or credentials file.
     BadConfiguration = 78,
@@ -38,6 +40,19 @@ impl Failure {
     /// A failure that says why, and with which code the process ends.
     pub fn error(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
         Self { exit, message: message.to_string() }.into()
+    }
+
+    /// A key that cannot be used.
+    pub fn of_key(error: KeyError) -> anyhow::Error {
+        if error.is_damage() { Self::error(Exit::NotIntact, error) } else { error.into() }
+    }
+
+    /// A data directory that cannot be locked.
+    pub fn of_lock(error: LockError) -> anyhow::Error {
+        match error {
+            LockError::NoFile { .. } => Self::error(Exit::NotIntact, error),
+            LockError::Held(_) | LockError::Refused { .. } => error.into(),
+        }
     }
 }
 

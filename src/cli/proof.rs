@@ -123,7 +123,7 @@ pub(super) fn check(file: &Path, expect: &[TreeHead]) -> anyhow::Result<String> 
 /// The newest head as a signed note. The key that verifies it is said to people.
 pub(super) fn checkpoint(log: &Path) -> anyhow::Result<String> {
     let tree = LogTree::open(log).map_err(with_exit)?;
-    let key = eventlog::read_key(log, tree.log())?;
+    let key = eventlog::read_key(log, tree.log()).map_err(Failure::of_key)?;
     eprintln!("messenger: whoever knows the key can check it: {}", key.verifier());
     Ok(key.sign(tree.head()))
 }

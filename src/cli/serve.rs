@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
 use super::progress::ProgressBar;
-use crate::chat::{Policy, Seq};
+use crate::chat::Policy;
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
 use crate::eventlog::{self, Disk, OpenError, Writer};
@@ -18,7 +18,7 @@ use crate::server::archive_files::ArchiveFiles;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
 use crate::server::segment::Position;
-use crate::server::{self, Archive, ArchiveThrough, Hub, HubOptions, Now, Older, Opened, ReadLines};
+use crate::server::{self, Archive, Hub, HubOptions, Now, Older, Opened, ReadLines};
 
 /// The arguments of `messenger serve`.
 #[derive(Debug, Args)]
@@ -71,22 +71,22 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
 
-    let disk = Disk::lock(&arguments.data)?;
-    let events = disk.directory().to_owned();
-    let new_log = Uuid::new_v4();
-    // Before anything is written: what is refused is left as it was.
-    if let Some(log) = eventlog::log_number(&disk, new_log) {
-        eventlog::check_key(&arguments.data, log)?;
-    }
-    let archive = |reader| ArchiveFiles::new(&disk, reader).map_err(|error| not_opened(disk.directory(), &error));
-    let (reader, archivist) = (Archive::new(archive("reader")?), archive("archivist")?);
-    let Opened { log, state, index, .. } = open(disk, new_log)?;
-    eventlog::make_key(&arguments.data, log.id())?;
+    // Before anything is made: a server that cannot be reached leaves no data. Whoever connects waits until the log is open.
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let listener = event_loop::listen(address).with_context(|| {
         format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
     })?;
     let address = listener.local_addr()?;
+    let disk = Disk::lock(&arguments.data).map_err(Failure::of_lock)?;
+    let events = disk.directory().to_owned();
+    let new_log = Uuid::new_v4();
+    // Before anything is written: what is refused is left as it was.
+    if let Some(log) = eventlog::log_number(&disk, new_log) {
+        eventlog::check_key(&arguments.data, log).map_err(Failure::of_key)?;
+    }
+    let reader = ArchiveFiles::new(&disk, "reader").map_err(|error| not_opened(disk.directory(), &error))?;
+    let Opened { log, state, index, mut archivist, .. } = open(disk, new_log)?;
+    eventlog::make_key(&arguments.data, log.id()).map_err(Failure::of_key)?;
 
     let options = HubOptions {
         log: log.id(),
@@ -107,8 +107,8 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         listener,
         credentials,
         reload: Box::new(move || read_accounts(&file, failures_max)),
-        read_lines: read_lines(reader),
-        archive_through: archive_through(archivist),
+        read_lines: read_lines(Archive::new(reader)),
+        archive_through: Box::new(move |through| archivist.archive_through(through)),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),
     };
@@ -193,14 +193,6 @@ fn read_lines(mut archive: Archive<Disk>) -> ReadLines {
         let lines = archive.read(older, positions);
         tell(archive.take_notices());
         lines.inspect_err(|error| eprintln!("messenger: the log cannot be read: {error}")).ok()
-    })
-}
-
-fn archive_through(mut files: ArchiveFiles<Disk>) -> ArchiveThrough {
-    Box::new(move |through: Seq| {
-        let archived = files.fold_through(through);
-        tell(files.take_notices());
-        archived.inspect_err(|error| eprintln!("messenger: no snapshot could be made: {error}")).is_ok()
     })
 }
 

@@ -12,7 +12,7 @@ use super::damage::{Damage, header_error};
 use super::format::{event_kind, event_start, is_kind_like, put_check, segment_name};
 use super::judge::walk;
 use super::opening::{Found, OpenError, disk, segments};
-use super::storage::{INDEX, Storage, StorageFile, TORN};
+use super::storage::{INDEX, SNAPSHOTS, Storage, StorageFile, TORN};
 use super::tree::Hash;
 use crate::chat::{Addressee, Event, Record, Seq};
 use crate::clock::Timestamp;
@@ -241,7 +241,7 @@ pub(super) fn carry_out<S: Storage>(storage: &S, named: &[Seq]) -> Result<Vec<Se
         let bytes = rewritten(storage, segment, &left)?;
         // What else may hold the text, or leads to places that are about to move, goes first: what is left undone is
         // seen by the line that still has its text.
-        forget(storage, segment).map_err(disk(segment))?;
+        forget(storage, segment)?;
         replace(storage, segment, &bytes).map_err(disk(segment))?;
         done.append(&mut left);
     }
@@ -304,9 +304,17 @@ fn erased(line: &[u8]) -> Option<Vec<u8>> {
 
 /// Takes away what beside the log may hold a text, or says where the lines of a segment stand: the copies of tails that
 /// nobody was told of, and the index.
-fn forget<S: Storage>(storage: &S, segment: Seq) -> io::Result<()> {
-    remove_files(&storage.beside(TORN), "")?;
-    remove_files(&storage.beside(INDEX), &format!("{segment:020}"))
+fn forget<S: Storage>(storage: &S, segment: Seq) -> Result<(), OpenError> {
+    for (directory, begin) in [(TORN, ""), (INDEX, segment_number(segment).as_str())] {
+        let removed = remove_files(&storage.beside(directory), begin);
+        removed.map_err(|source| OpenError::disk(directory, source))?;
+    }
+    Ok(())
+}
+
+/// What the names of a segment's files begin with.
+fn segment_number(segment: Seq) -> String {
+    format!("{segment:020}")
 }
 
 /// Removes the files whose names begin so, for good.
@@ -319,15 +327,14 @@ fn remove_files<S: Storage>(directory: &S, begin: &str) -> io::Result<()> {
 
 /// Tries, before anything is ordered, what could stand in the way of [`forget`] and [`replace`].
 fn check_reach<S: Storage>(storage: &S, segment: Seq, bytes: u64) -> Result<(), OpenError> {
-    let number = format!("{segment:020}");
-    for (directory, begin) in [(TORN, ""), (INDEX, number.as_str())] {
-        let failed = |name: &str| {
-            let file = format!("{directory}/{name}");
-            |source| OpenError::Disk { file, source }
-        };
+    let failed = |file: String| |source| OpenError::Disk { file, source };
+    // What cannot be looked into may hold anything.
+    storage.beside(SNAPSHOTS).list().map_err(failed(SNAPSHOTS.to_owned()))?;
+    for (directory, begin) in [(TORN, ""), (INDEX, segment_number(segment).as_str())] {
         let files = storage.beside(directory);
-        for name in files.list().map_err(failed(""))?.iter().filter(|name| name.starts_with(begin)) {
-            files.open(name).map_err(failed(name))?;
+        let names = files.list().map_err(failed(directory.to_owned()))?;
+        for name in names.iter().filter(|name| name.starts_with(begin)) {
+            files.open(name).map_err(failed(format!("{directory}/{name}")))?;
         }
     }
     let room = storage.create(REWRITTEN).and_then(|file| file.reserve(bytes));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::checkpoint::{NoteKey, SEED_BYTES, written_key};
-use super::storage::{Place, make_directory, open_to_read};
+use super::storage::{NoFile, Place, check_directory, make_directory, open_file, open_to_read};
 
 /// More than a key takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -20,6 +20,14 @@ pub enum KeyError {
     /// It was not made yet.
     #[error("there is no key at {0}: `messenger serve` makes it when it starts on this log")]
     None(PathBuf),
+    /// Something else stands in its place.
+    #[error("the key {path} cannot be used: {what}; move it elsewhere, and a new one is made")]
+    NoFile {
+        /// In which place.
+        path: PathBuf,
+        /// What stands there, for people.
+        what: String,
+    },
     /// The disk fails.
     #[error("the key {path} cannot be used: {source}")]
     Disk {
@@ -36,6 +44,21 @@ pub enum KeyError {
     Broken(PathBuf),
 }
 
+impl KeyError {
+    /// Whether what is there is not as it was written.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::NoFile { .. } | Self::Broken(_))
+    }
+
+    fn disk(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match NoFile::of(&source) {
+            Some(what) => Self::NoFile { path, what: what.to_string() },
+            None => Self::Disk { path, source },
+        }
+    }
+}
+
 /// Makes the key of a log in its data directory, unless it is there.
 ///
 /// # Errors
@@ -43,18 +66,22 @@ pub enum KeyError {
 pub fn make_key(data: &Path, log: Uuid) -> Result<(), KeyError> {
     let path = path(data);
     match read(&path, log) {
-        Err(KeyError::None(_)) => make(&path, log).map_err(|source| KeyError::Disk { path, source }),
+        Err(KeyError::None(_)) => make(&path, log),
         other => other.map(drop),
     }
 }
 
-/// Checks the key in a data directory, if there is one.
+/// Checks the key in a data directory, or, if there is none, that one can be made.
 ///
 /// # Errors
-/// It cannot be used, or is another log's.
+/// It cannot be used, or is another log's; something else stands in its place.
 pub fn check_key(data: &Path, log: Uuid) -> Result<(), KeyError> {
-    match read(&path(data), log) {
-        Err(KeyError::None(_)) => Ok(()),
+    let path = path(data);
+    match read(&path, log) {
+        Err(KeyError::None(_)) => match open_to_read(&unfinished(&path)) {
+            Err(error) if NoFile::of(&error).is_some() => Err(KeyError::disk(&unfinished(&path), error)),
+            _ => Ok(()),
+        },
         other => other.map(drop),
     }
 }
@@ -90,7 +117,9 @@ fn path(data: &Path) -> PathBuf {
 }
 
 fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
-    let disk = |source| KeyError::Disk { path: path.to_owned(), source };
+    let disk = |source| KeyError::disk(path, source);
+    let directory = directory(path);
+    check_directory(directory).map_err(|source| KeyError::disk(directory, source))?;
     let file = match open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::None(path.to_owned())),
         other => other.map_err(disk)?,
@@ -105,17 +134,27 @@ fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
 }
 
 /// Makes a key under another name first: a crash leaves a whole one or none.
-fn make(path: &Path, log: Uuid) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    make_directory(directory)?;
-    let mut seed = [0; SEED_BYTES];
-    getrandom::fill(&mut seed)?;
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(written_key(log, &seed).as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+fn make(path: &Path, log: Uuid) -> Result<(), KeyError> {
+    let (directory, new) = (directory(path), unfinished(path));
+    make_directory(directory).map_err(|source| KeyError::disk(directory, source))?;
+    let made = || {
+        let mut seed = [0; SEED_BYTES];
+        getrandom::fill(&mut seed)?;
+        let mut file = open_file(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600), &new)?;
+        file.write_all(written_key(log, &seed).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        File::open(directory)?.sync_all()
+    };
+    made().map_err(|source| KeyError::disk(&new, source))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

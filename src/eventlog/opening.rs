@@ -453,8 +453,10 @@ fn check_nothing_was_there<S: Storage>(storage: &S, head: Option<Head>) -> Resul
         return Err(OpenError::Lost { from: 1, to: head.seq, broken: None });
     }
     for directory in [SNAPSHOTS, INDEX] {
-        let failed = |source| OpenError::disk(directory, source);
-        let names = storage.beside(directory).list().map_err(failed)?;
+        let names = match storage.beside(directory).list() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            names => names.map_err(|source| OpenError::disk(directory, source))?,
+        };
         if let Some(name) = names.iter().find(|name| name.starts_with(|first: char| first.is_ascii_digit())) {
             let what = "it was made from a log of which nothing is there any more";
             return Err(Damage::of_file(format!("{directory}/{name}"), &what).into());

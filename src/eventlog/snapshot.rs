@@ -60,8 +60,13 @@ pub(super) fn find(events: &Path, segments: &[Seq], through: Seq) -> Found {
     // The log may be looked at from within its directory, so that its name does not say what is above it.
     let directory = events.join("..").join(SNAPSHOTS);
     let mut found = Found::default();
-    // Where there is no such directory there is no snapshot.
-    let names = list(&directory).unwrap_or_default();
+    let names = list(&directory).unwrap_or_else(|error| {
+        // Where there is no such directory there is no snapshot.
+        if error.get_ref().is_some() {
+            found.notices.push(format!("{SNAPSHOTS} cannot be used: {error}"));
+        }
+        Vec::new()
+    });
     let mut seqs: Vec<Seq> = names.iter().filter_map(|name| seq_of(name)).filter(|seq| *seq <= through).collect();
     seqs.sort_unstable();
     while let Some(seq) = seqs.pop() {

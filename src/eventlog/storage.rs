@@ -31,7 +31,7 @@ pub trait Storage: Send + Sized + std::fmt::Debug + 'static {
     /// The names of all files.
     ///
     /// # Errors
-    /// The directory cannot be read.
+    /// The directory cannot be read; [`io::ErrorKind::NotFound`] if a link stands in its place that leads nowhere.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file to read and write.
     ///
@@ -123,10 +123,18 @@ pub enum LockError {
     /// Somebody else does.
     #[error("the data directory {0} is in use by another server; stop that one, or name another directory with --data")]
     Held(PathBuf),
+    /// Something else stands in the place of the log's directory or of the lock.
+    #[error("{path} cannot be used: {what}; move it elsewhere")]
+    NoFile {
+        /// In which place.
+        path: PathBuf,
+        /// What stands there, for people.
+        what: String,
+    },
     /// The system refused.
-    #[error("the data directory {path} cannot be used: {source}")]
+    #[error("the data directory cannot be used: {path}: {source}")]
     Refused {
-        /// Which.
+        /// Which directory or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -147,14 +155,20 @@ impl Disk {
     /// # Errors
     /// Another server has it, or the system refuses.
     pub fn lock(data: &Path) -> Result<Self, LockError> {
-        let refused = |source| LockError::Refused { path: data.to_owned(), source };
+        let refused = |path: &Path, source| match NoFile::of(&source) {
+            Some(what) => LockError::NoFile { path: path.to_owned(), what: what.to_string() },
+            None => LockError::Refused { path: path.to_owned(), source },
+        };
+        make_directory(data).map_err(|source| LockError::Refused { path: data.to_owned(), source })?;
         let events = data.join(EVENTS);
-        make_directory(&events).map_err(refused)?;
-        let lock = open_file(options().create(true).truncate(false), &events.join(LOCK)).map_err(refused)?;
+        make_directory(&events).map_err(|source| refused(&events, source))?;
+        let path = events.join(LOCK);
+        let opened = open_file(options().create(true).truncate(false), &path);
+        let lock = opened.map_err(|source| refused(&path, source))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { data: data.to_owned(), directory: events, lock: Arc::new(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(data.to_owned())),
-            Err(error) => Err(refused(error.into())),
+            Err(error) => Err(refused(&path, error.into())),
         }
     }
 
@@ -166,7 +180,12 @@ impl Disk {
     /// What is in a directory beside the log that is not there: nothing.
     fn or_nothing<T: Default>(&self, found: io::Result<T>) -> io::Result<T> {
         match found {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.directory.ends_with(EVENTS) => {
+            // A link that leads nowhere is not nothing: what it led to may come back.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && error.get_ref().is_none()
+                    && !self.directory.ends_with(EVENTS) =>
+            {
                 Ok(T::default())
             }
             found => found,
@@ -346,9 +365,7 @@ impl Place {
 /// # Errors
 /// It cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<String>> {
-    if let Some(other) = NoFile::in_place_of_directory(directory) {
-        return Err(other.into());
-    }
+    check_directory(directory)?;
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
@@ -367,15 +384,25 @@ impl From<NoFile> for io::Error {
 }
 
 impl NoFile {
-    /// What stands in the place of a directory, if there is something.
-    fn in_place_of_directory(path: &Path) -> Option<Self> {
-        let kind = std::fs::metadata(path).ok()?.file_type();
-        (!kind.is_dir()).then(|| Self { found: kind_name(kind), wanted: "directory" })
-    }
-
     /// What stands there, if that is why it could not be opened.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+/// A symbolic link stands in the place of a directory, and what it leads to is not there: perhaps not yet.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link")]
+struct LeadsNowhere;
+
+/// Says what else stands in the place of a directory; whatever else is wrong is said by who uses it.
+pub(super) fn check_directory(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if !kind.is_dir() => Err(NoFile { found: kind_name(kind), wanted: "directory" }.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            Err(io::Error::new(error.kind(), LeadsNowhere))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -415,9 +442,7 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(other) = NoFile::in_place_of_directory(path) {
-        return Err(other.into());
-    }
+    check_directory(path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directory(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {

@@ -2,9 +2,10 @@
 //!
 //! Nothing here is needed to be right: what is missing, damaged or of another log is made again from the segments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::archivist::Archived;
 use super::index_file::{self, Bytes, IndexError, IndexFile};
 use super::limits::SNAPSHOTS_BYTES_MAX;
 use super::segment::SegmentBuilder;
@@ -44,6 +45,8 @@ pub struct ArchiveFiles<S: Storage> {
     index: S,
     snapshots: S,
     notices: Vec<String>,
+    /// Snapshots that cannot be used and were named.
+    unusable: BTreeSet<Seq>,
     /// Files that are written and have not got their names yet.
     unnamed: Vec<Unnamed>,
     /// Directories that were made for them.
@@ -85,10 +88,23 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn new(log: &S, writer: &'static str) -> Result<Self, OpenError> {
         let (events, index, snapshots) = (log.beside(EVENTS), log.beside(INDEX), log.beside(SNAPSHOTS));
         for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
-            directory.list().map_err(|source| OpenError::disk(name, source))?;
+            match directory.list() {
+                // It is done without until it is there, and said where things are tidied.
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::disk(name, source)),
+                _ => {}
+            }
         }
-        let (notices, unnamed, made) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { writer, events, index, snapshots, notices, unnamed, made, has_old_indexes: false })
+        Ok(Self {
+            writer,
+            events,
+            index,
+            snapshots,
+            notices: Vec::new(),
+            unusable: BTreeSet::new(),
+            unnamed: Vec::new(),
+            made: Vec::new(),
+            has_old_indexes: false,
+        })
     }
 
     /// What the operator should know, since the last call.
@@ -112,20 +128,30 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn tidy(&mut self) {
         let segments = self.segments().unwrap_or_default();
         let closed = segments.split_last().map(|(_, closed)| closed).unwrap_or_default();
-        for name in self.index.list().unwrap_or_default() {
+        for name in self.names(Kind::Index) {
             if name.ends_with(UNFINISHED) {
                 let _ = self.index.remove(&name);
             } else if !closed.iter().any(|first| index_name(*first) == name) {
                 self.notice(format!("{INDEX}/{name} is the index of no closed segment, and is not used"));
             }
         }
-        for name in self.snapshots.list().unwrap_or_default() {
+        for name in self.names(Kind::Snapshot) {
             if name.ends_with(UNFINISHED) {
                 let _ = self.snapshots.remove(&name);
             } else if snapshot::seq_of(&name).is_none() {
                 self.notice(format!("{SNAPSHOTS}/{name} is no snapshot, and is not used"));
             }
         }
+    }
+
+    /// The names of the files of a kind; says why they cannot be had.
+    fn names(&mut self, kind: Kind) -> Vec<String> {
+        let names = self.directory(kind).list();
+        names.unwrap_or_else(|error| {
+            let directory = if kind == Kind::Index { INDEX } else { SNAPSHOTS };
+            self.notice(format!("{directory} cannot be used: {error}"));
+            Vec::new()
+        })
     }
 
     /// The first events of all segments, rising; the last segment is the one being written.
@@ -288,7 +314,8 @@ impl<S: Storage> ArchiveFiles<S> {
         while let Some(seq) = seqs.pop() {
             match self.read_snapshot(seq) {
                 Ok(state) => return Some(state),
-                Err(why) => self.notice(snapshot::not_used(seq, &why)),
+                Err(why) if self.unusable.insert(seq) => self.notice(snapshot::not_used(seq, &why)),
+                Err(_) => {}
             }
         }
         None
@@ -305,12 +332,19 @@ impl<S: Storage> ArchiveFiles<S> {
         Ok(())
     }
 
+    /// Archives the closed segments up to an event, and makes the indexes that older ones lack.
+    pub fn archive_through(&mut self, through: Seq) -> Archived {
+        let folded = self.fold_through(through);
+        if let Err(error) = &folded {
+            self.notice(format!("no snapshot could be made: {error}; trying again"));
+        }
+        let is_done = folded.is_ok();
+        Archived { is_done, is_owing: !is_done || !self.has_old_indexes, notices: self.take_notices() }
+    }
+
     /// Folds the closed segments up to an event on top of the newest snapshot: an index of each and a snapshot behind it.
     /// The first time the segments before that snapshot get the indexes that they lack, too.
-    ///
-    /// # Errors
-    /// The log cannot be read or the files not be written.
-    pub fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
+    fn fold_through(&mut self, through: Seq) -> Result<(), ArchiveError> {
         let mut state = self.newest_snapshot().unwrap_or_default();
         let segments = self.segments()?;
         if !self.has_old_indexes {
@@ -347,8 +381,11 @@ impl<S: Storage> ArchiveFiles<S> {
         let closed = segments.windows(2).take_while(|pair| pair[1] <= through + 1).count();
         let names = self.index.list().unwrap_or_default();
         for place in (0..closed).filter(|place| !names.contains(&index_name(segments[*place]))) {
-            if let Err(error) = self.make_index(segments, place) {
-                self.notice(format!("the index of segment {} cannot be made: {error}", segments[place]));
+            match self.make_index(segments, place) {
+                // On a disk that takes none the others are not tried either.
+                Ok(index) if index.is_in_memory() => break,
+                Ok(_) => {}
+                Err(error) => self.notice(format!("the index of segment {} cannot be made: {error}", segments[place])),
             }
         }
         let names = self.index.list().unwrap_or_default();

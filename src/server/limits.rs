@@ -57,5 +57,10 @@ pub const RESERVE_BYTES: u64 = 64 << 10;
 pub const RESERVE_SESSION_BYTES: u64 = 256;
 /// Bytes of console lines waiting to be printed, above which lines are skipped and counted.
 pub const CONSOLE_BYTES_MAX: usize = 4 << 20;
+/// How long after indexes or snapshots could not be made it is tried again, in milliseconds; it doubles up to
+/// [`ARCHIVE_AGAIN_MS_MAX`].
+pub const ARCHIVE_AGAIN_MS: u64 = 60_000;
+/// The longest time after which it is tried again, in milliseconds.
+pub const ARCHIVE_AGAIN_MS_MAX: u64 = 600_000;
 /// Bytes that the snapshots of a log may take together, beside the newest two.
 pub const SNAPSHOTS_BYTES_MAX: u64 = 256 << 20;

@@ -18,6 +18,8 @@ pub struct Opened<S: Storage> {
     pub state: State,
     /// The index of the newest segment.
     pub index: Index,
+    /// The files of the closed segments, for who archives the next ones: what was said of them here is not said again.
+    pub archivist: ArchiveFiles<S>,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
@@ -34,10 +36,10 @@ pub fn open<S: Storage>(
     now: Timestamp,
     progress: impl FnMut(u64, u64),
 ) -> Result<Opened<S>, OpenError> {
-    let mut files = ArchiveFiles::new(&storage, "opening")?;
+    let mut files = ArchiveFiles::new(&storage, "archivist")?;
     let state = files.newest_snapshot().unwrap_or_default();
     let after = state.seq;
-    let mut fold = Fold { newest: None, state, files, progress };
+    let mut fold = Fold { newest: None, state, files, has_failed: false, progress };
     let opened = eventlog::open_after(storage, new_log, now, after, &mut fold);
     if opened.is_err() {
         fold.files.discard();
@@ -50,7 +52,8 @@ pub fn open<S: Storage>(
     let mut notices = fold.files.take_notices();
     notices.extend(opened.notices);
     let newest = fold.newest.unwrap_or_else(|| SegmentBuilder::from_state(fold.state.seq + 1, &fold.state));
-    Ok(Opened { log: opened.log, state: fold.state, index: Index::new(newest.segment), notices })
+    let index = Index::new(newest.segment);
+    Ok(Opened { log: opened.log, state: fold.state, index, archivist: fold.files, notices })
 }
 
 /// Folds the events, segment by segment.
@@ -59,6 +62,8 @@ struct Fold<S: Storage, P> {
     /// Makes the index of the newest segment, once that is read.
     newest: Option<SegmentBuilder>,
     files: ArchiveFiles<S>,
+    /// Whether a snapshot could not be written.
+    has_failed: bool,
     progress: P,
 }
 
@@ -73,8 +78,11 @@ impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
 
     fn closed(&mut self, segment: &ClosedSegment) {
         if let Err(error) = self.files.write_snapshot(segment, &self.state) {
-            // One that cannot be written is done without; that it cannot is to be known.
-            self.files.notice(format!("the snapshot behind segment {} cannot be written: {error}", segment.first));
+            // One that cannot be written is done without; that it cannot is to be known, once.
+            if !self.has_failed {
+                self.files.notice(format!("the snapshot behind segment {} cannot be written: {error}", segment.first));
+            }
+            self.has_failed = true;
         }
     }
 

@@ -94,11 +94,10 @@ impl World {
         let start = monotonic();
         let now = now(start, passed_ms);
         let opened = server::open(disk.clone(), uuid::Uuid::nil(), now.at, |_, _| {});
-        let Opened { mut log, state, index, notices } = opened.map_err(|error| error.to_string())?;
+        let Opened { mut log, state, index, archivist, notices } = opened.map_err(|error| error.to_string())?;
         log.set_segment_bytes_max(segment_bytes);
         log.tend(now.tick).map_err(|error| error.to_string())?;
         let archive = Archive::new(ArchiveFiles::new(&disk, "reader").unwrap());
-        let archivist = ArchiveFiles::new(&disk, "archivist").unwrap();
         let hub = Hub::new(options, policy(), state, index, log.root().to_string(), log.room_bytes(), now);
         let disk_calls = disk.recorded();
         let mut world = Self {
@@ -266,10 +265,13 @@ impl World {
     /// The archivist has done what it was given.
     pub fn archive(&mut self) {
         if let Some(through) = self.closed.take() {
-            if self.archivist.fold_through(through).is_ok() {
+            let mut archived = self.archivist.archive_through(through);
+            if archived.is_done {
                 self.hub.handle_archived(through);
             }
-            self.notices.append(&mut self.archivist.take_notices());
+            // What is owed is tried again by the next call.
+            self.closed = archived.is_owing.then_some(through);
+            self.notices.append(&mut archived.notices);
         }
     }
 
