@@ -232,6 +232,20 @@ fn indexes_that_are_missing_are_made_again_behind_a_start() {
 }
 
 #[test]
+fn a_missing_index_is_made_from_its_segment_and_the_snapshot_before_it() {
+    let mut world = long_log();
+    let han = world.logged_in("han");
+    let (indexes, names) = files(&world, "index");
+    names.iter().for_each(|name| indexes.remove(name).unwrap());
+    world.reopen_archive();
+    let newest = world.hub.index().first();
+    let answer = world.command(han, &format!("/history leia 5 before {newest}"));
+    assert_eq!(answer["events"].as_array().unwrap().len(), 5);
+    assert!(indexes.list().unwrap().len() <= 2, "{:?}", indexes.list());
+    assert_eq!(history(&mut world, han, "leia"), texts("private", 0..200));
+}
+
+#[test]
 fn a_damaged_snapshot_is_passed_over_and_said() {
     let mut world = long_log();
     for spoil in 0..4 {

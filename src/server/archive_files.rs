@@ -8,7 +8,7 @@ use std::io;
 use super::archivist::Archived;
 use super::index_file::{self, Bytes, IndexError, IndexFile};
 use super::limits::SNAPSHOTS_BYTES_MAX;
-use super::segment::SegmentBuilder;
+use super::segment::{self, SegmentBuilder};
 use crate::chat::{Seq, State};
 use crate::eventlog::snapshot;
 use crate::eventlog::storage::{EVENTS, INDEX, SNAPSHOTS};
@@ -179,8 +179,8 @@ impl<S: Storage> ArchiveFiles<S> {
         IndexFile::open(Bytes::File(self.index.open(&index_name(segment.first))?), segment)
     }
 
-    /// Makes the index of the segment at `place` of `segments` anew, and those before it that it needs: a segment's
-    /// index begins with the transfers that are open behind the one before.
+    /// Makes the index of the segment at `place` of `segments` anew. It begins with the transfers that are open behind the
+    /// segment before, as the index of that one has them, or the snapshot; where there is neither, that index is made, too.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -195,6 +195,10 @@ impl<S: Storage> ArchiveFiles<S> {
                     break;
                 }
                 Err(error) => self.notice_index(before.first, &error),
+            }
+            if let Ok(state) = self.read_snapshot(before.last) {
+                transfers = segment::open_transfers(&state);
+                break;
             }
             begin -= 1;
         }

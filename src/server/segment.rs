@@ -323,8 +323,7 @@ impl SegmentBuilder {
 
     /// Begins with the transfers that are open in a state.
     pub fn from_state(first: Seq, state: &State) -> Self {
-        let peers = |id: &TransferId| Some((*id, state.transfers.get(id).map(|known| (known.from, known.to))?));
-        Self::new(first, state.open_transfers.iter().filter_map(peers).collect())
+        Self::new(first, open_transfers(state))
     }
 
     /// Adds the next event.
@@ -344,6 +343,12 @@ impl SegmentBuilder {
 
 fn number(place: usize) -> u32 {
     u32::try_from(place).expect("a segment has far fewer names than 2^32")
+}
+
+/// The transfers that are open in a state, with who sends and who receives.
+pub fn open_transfers(state: &State) -> BTreeMap<TransferId, (UserName, UserName)> {
+    let peers = |id: &TransferId| Some((*id, state.transfers.get(id).map(|known| (known.from, known.to))?));
+    state.open_transfers.iter().filter_map(peers).collect()
 }
 
 /// Grows by a quarter where a vector would double, once it is long: these are many and stay.
