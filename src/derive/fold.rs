@@ -34,7 +34,7 @@ pub struct Derived {
 /// The lines by which files grow.
 #[derive(Debug, Default)]
 pub struct Growth {
-    lines: IndexMap<Journal, LineWriter>,
+    lines: IndexMap<Journal, LineWriter, foldhash::quality::RandomState>,
     /// About how many bytes the lines have.
     bytes: usize,
 }
