@@ -16,7 +16,7 @@ pub fn group(number: u64) -> anyhow::Result<GroupName> {
 }
 
 /// The event of a number: a mixture that does not repeat soon.
-fn event(seq: Seq) -> anyhow::Result<Event> {
+pub fn event(seq: Seq) -> anyhow::Result<Event> {
     let mixed = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let from = user(mixed)?;
     if seq <= 50 {

@@ -269,7 +269,7 @@ fn cpu_seconds() -> anyhow::Result<f64> {
 }
 
 /// How busy the machine is, as the system has it for the last minute.
-fn load() -> String {
+pub fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
+mod appending;
 mod generate;
 mod looking;
 mod reading;
@@ -44,6 +45,15 @@ enum Work {
         /// How many.
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
+    },
+    /// Has events made durable by the log alone, in a directory of their own.
+    Append {
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Events a second; as many as it takes without.
+        #[arg(long)]
+        rate: Option<u64>,
     },
     /// Opens it as `serve` does, from the first event.
     Open,
@@ -93,6 +103,7 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let done = match arguments.work {
         Work::Generate { events } => generate::generate(&arguments.data, events),
+        Work::Append { seconds, rate } => appending::append(&arguments.data, seconds, rate),
         Work::Open => open(&arguments.data),
         Work::History { pages } => reading::history(&arguments.data, pages),
         Work::CatchUp { sessions, behind } => reading::catch_up(&arguments.data, sessions, behind),
