@@ -58,7 +58,7 @@ impl Console {
         let waiting = Arc::clone(&waiting_bytes);
         let printer = std::thread::Builder::new().name("console".into()).spawn(move || {
             while let Ok(mut lines) = todo.recv() {
-                lines.extend(todo.try_iter().flatten());
+                todo.try_iter().for_each(|more| lines.extend_from_slice(&more));
                 let mut out = std::io::stdout().lock();
                 // Who reads the console may go away; the server stays.
                 let _ = out.write_all(&lines).and_then(|()| out.flush());
