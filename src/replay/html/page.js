@@ -374,7 +374,11 @@ function holds(want, place) {
 
 // Goes through the events in slices, so that what is typed meanwhile is seen at once; a later run ends this one.
 async function filter() {
-  const own = ++run, want = wanted();
+  const own = ++run;
+  // The browser may tell of many keys in one task: only the last one is worth a run.
+  await pause();
+  if (own !== run) return;
+  const want = wanted();
   const places = new Uint32Array(Math.max(0, want.to - want.from));
   let found = 0, since = performance.now();
   for (let place = want.from; place < want.to; place += 1) {
@@ -530,16 +534,26 @@ function measure() {
   probe.remove();
 }
 
-function draw() {
-  CHARTS.forEach(([id, series]) => showChart(id, series));
+async function draw() {
+  for (const [id, series] of CHARTS) {
+    await pause();
+    showChart(id, series);
+  }
 }
 
-showAbout();
-CHARTS.forEach(([id, series]) => showLegend(id, series));
-draw();
-fillTypes();
+// Each step in a task of its own: together they would hold up a browser that still has to learn the page.
+async function showFigures() {
+  await pause();
+  showAbout();
+  CHARTS.forEach(([id, series]) => showLegend(id, series));
+  fillTypes();
+  await draw();
+}
+
+const figures = showFigures();
 
 document.addEventListener("DOMContentLoaded", async () => {
+  await figures;
   await readEvents();
   fillChoices("user", names.asUser);
   fillChoices("group", names.asGroup);
@@ -547,8 +561,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   const form = byId("filters");
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
-  // The fields are as they were until everybody has heard of it.
-  form.addEventListener("reset", () => pause().then(filter));
+  form.addEventListener("reset", filter);
   byId("list").addEventListener("scroll", showRows, { passive: true });
   byId("list").addEventListener("keydown", onKey);
   let widthPx = innerWidth;
