@@ -372,12 +372,13 @@ fn a_link_that_leads_nowhere_in_the_place_of_a_directory_is_said_done_without_an
 #[test]
 fn a_link_that_leads_nowhere_is_no_obscure_error() {
     let help = "it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link";
-    for name in ["events", "keys"] {
+    for name in ["events", "keys", "keys/checkpoint"] {
         let directory = tempfile::tempdir().unwrap();
         let data = Data(directory);
         fs::write(data.0.path().join("credentials.txt"), "yoda jedi\n").unwrap();
-        fs::create_dir(data.path()).unwrap();
-        std::os::unix::fs::symlink(data.0.path().join("elsewhere"), data.path().join(name)).unwrap();
+        let link = data.path().join(name);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(data.0.path().join("elsewhere"), link).unwrap();
         let done = data.run("serve");
         let said = String::from_utf8(done.stderr).unwrap();
         assert!(done.status.code() == Some(1) && said.contains(help) && said.contains(name), "{said}");
@@ -486,7 +487,7 @@ fn a_key_that_is_none_of_this_log_is_refused_before_the_log_is_touched() {
     data.assert_refused(&["serve", "--checkpoint"], &["keys/checkpoint holds no key of this log; move it elsewhere"]);
     fs::write(&key, "of nobody").unwrap();
     data.assert_refused(&["serve", "--checkpoint"], &["keys/checkpoint holds no key of this log; move it elsewhere"]);
-    let help = "and no file; move it elsewhere, and a new one is made";
+    let help = "and no file; move it elsewhere, and `serve` makes a new one";
     data.put_no_file(&key, "a pipe");
     data.assert_refused(
         &["serve", "--checkpoint"],
@@ -496,7 +497,8 @@ fn a_key_that_is_none_of_this_log_is_refused_before_the_log_is_touched() {
     data.assert_refused(&["serve"], &[&format!("keys/checkpoint.new cannot be used: it is a pipe, {help}")]);
     fs::remove_dir_all(keys(&data)).unwrap();
     fs::write(keys(&data), "of somebody").unwrap();
-    let words = "data/keys cannot be used: it is a file, and no directory; move it elsewhere, and a new one is made";
+    let words =
+        "data/keys cannot be used: it is a file, and no directory; move it elsewhere, and `serve` makes a new one";
     data.assert_refused(&["serve"], &[words]);
     data.assert_refused(&["--checkpoint"], &["keys cannot be used: it is a file, and no directory; move it elsewhere"]);
 }

@@ -13,7 +13,7 @@ use super::progress::ProgressBar;
 use crate::chat::Policy;
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
-use crate::eventlog::{self, Disk, OpenError, Writer};
+use crate::eventlog::{self, Disk, LockError, OpenError, Writer};
 use crate::server::archive_files::ArchiveFiles;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
@@ -71,10 +71,15 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
 
-    // Before anything is made: a server that cannot be reached leaves no data. Whoever connects waits until the log is open.
+    // Before anything is made: a server that cannot be reached leaves no data. Whoever connects waits in the system's
+    // queue until the log is open.
     let address = SocketAddr::new(arguments.bind, arguments.port);
-    let listener = event_loop::listen(address).with_context(|| {
-        format!("cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)")
+    let listener = event_loop::listen(address).map_err(|error| match Disk::is_in_use(&arguments.data) {
+        // Another port would not help.
+        true => Failure::of_lock(LockError::Held(arguments.data.clone())),
+        false => anyhow::Error::new(error).context(format!(
+            "cannot listen on {address}: name another port (`messenger serve PORT`) or another address (--bind)"
+        )),
     })?;
     let address = listener.local_addr()?;
     let disk = Disk::lock(&arguments.data).map_err(Failure::of_lock)?;

@@ -213,15 +213,19 @@ pub fn event_start(line: &[u8]) -> Option<(Seq, &[u8])> {
 
 /// The type at the start of an event line.
 pub fn event_kind(line: &[u8]) -> Option<&[u8]> {
-    let (_, rest) = behind_seq(line)?;
-    let rest = rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#)?;
-    rest.get(..memchr(b'"', rest)?)
+    let kind = from_kind(line)?;
+    kind.get(..memchr(b'"', kind)?)
 }
 
 /// Whether the line's type begins so; it costs less than to take the type out.
 pub fn is_kind_like(line: &[u8], start: &[u8]) -> bool {
-    let kind = behind_seq(line).and_then(|(_, rest)| rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#));
-    kind.is_some_and(|kind| kind.starts_with(start))
+    from_kind(line).is_some_and(|kind| kind.starts_with(start))
+}
+
+/// What stands from the type on.
+fn from_kind(line: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = behind_seq(line)?;
+    rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#)
 }
 
 /// The bytes of a time.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::checkpoint::{NoteKey, SEED_BYTES, written_key};
-use super::storage::{NoFile, Place, check_directory, make_directory, open_file, open_to_read};
+use super::storage::{NoFile, Place, check_directory, check_link, make_directory, open_file, open_to_read};
 
 /// More than a key takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -21,7 +21,7 @@ pub enum KeyError {
     #[error("there is no key at {0}: `messenger serve` makes it when it starts on this log")]
     None(PathBuf),
     /// Something else stands in its place.
-    #[error("the key {path} cannot be used: {what}; move it elsewhere, and a new one is made")]
+    #[error("the key {path} cannot be used: {what}; move it elsewhere, and `serve` makes a new one")]
     NoFile {
         /// In which place.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum KeyError {
     #[error("the key {0} can be read by others: take that away with chmod 600")]
     Open(PathBuf),
     /// It is no key, or another log's.
-    #[error("{0} holds no key of this log; move it elsewhere, and a new one is made")]
+    #[error("{0} holds no key of this log; move it elsewhere, and `serve` makes a new one")]
     Broken(PathBuf),
 }
 
@@ -121,7 +121,10 @@ fn read(path: &Path, log: Uuid) -> Result<NoteKey, KeyError> {
     let directory = directory(path);
     check_directory(directory).map_err(|source| KeyError::disk(directory, source))?;
     let file = match open_to_read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::None(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            check_link(path).map_err(disk)?;
+            return Err(KeyError::None(path.to_owned()));
+        }
         other => other.map_err(disk)?,
     };
     if file.metadata().map_err(disk)?.mode() & 0o077 != 0 {

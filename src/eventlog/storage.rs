@@ -177,6 +177,13 @@ impl Disk {
         &self.directory
     }
 
+    /// Whether somebody else has locked a data directory; nothing is made.
+    pub fn is_in_use(data: &Path) -> bool {
+        let lock = open_file(OpenOptions::new().read(true), &data.join(EVENTS).join(LOCK));
+        let tried = lock.map(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared));
+        matches!(tried, Ok(Err(rustix::io::Errno::WOULDBLOCK)))
+    }
+
     /// What is in a directory beside the log that is not there: nothing.
     fn or_nothing<T: Default>(&self, found: io::Result<T>) -> io::Result<T> {
         match found {
@@ -390,7 +397,7 @@ impl NoFile {
     }
 }
 
-/// A symbolic link stands in the place of a directory, and what it leads to is not there: perhaps not yet.
+/// A symbolic link stands in the place of a directory or file, and what it leads to is not there: perhaps not yet.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link")]
 struct LeadsNowhere;
@@ -399,6 +406,13 @@ struct LeadsNowhere;
 pub(super) fn check_directory(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path).map(|found| found.file_type()) {
         Ok(kind) if !kind.is_dir() => Err(NoFile { found: kind_name(kind), wanted: "directory" }.into()),
+        _ => check_link(path),
+    }
+}
+
+/// Says whether a link stands in a place that leads nowhere.
+pub(super) fn check_link(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
             Err(io::Error::new(error.kind(), LeadsNowhere))
         }

@@ -19,7 +19,7 @@ const OPEN_SEGMENTS_MAX: usize = 32;
 const SEGMENTS_PER_READ_MAX: usize = 16;
 /// The longest line with a commit behind it, in bytes.
 const LINE_BYTES_MAX: usize = (1 << 20) + 1_024;
-/// The most bytes that are read at once for lines that stand near each other, if they are no longer each.
+/// The most bytes that are read at once for several lines that stand near each other.
 const RUN_BYTES_MAX: u64 = 64 << 10;
 /// The most bytes between two such lines: to read them takes less than another call.
 const RUN_GAP_BYTES_MAX: u64 = 2 << 10;
@@ -389,4 +389,92 @@ fn read_lines<F: StorageFile>(file: &F, lines: &[Standing], out: &mut Vec<u8>) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eventlog::memory::MemoryDisk;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    fn line(seq: Seq, length: usize) -> Vec<u8> {
+        let start = format!("{{\"seq\":{seq},\"ts\":\"2026-11-22T06:10:00.123Z\",\"type\":\"message\",\"text\":\"");
+        let mut line = start.into_bytes();
+        line.resize(line.len().max(length - 3), b'x');
+        line.extend_from_slice(b"\"}\n");
+        line
+    }
+
+    /// Lines of these lengths, so many bytes of something else behind each: a commit may be there, or others' lines.
+    fn written(shapes: &[(usize, usize)]) -> (Vec<u8>, Vec<Standing>, Vec<Vec<u8>>) {
+        let (mut bytes, mut standing, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for (seq, (length, gap)) in (10..).zip(shapes) {
+            let line = line(seq, *length);
+            let check = Some(crc32c::crc32c(&line[..line.len() - 1]));
+            standing.push(Standing {
+                seq,
+                offset: bytes.len() as u64,
+                length: u32::try_from(line.len()).unwrap(),
+                check,
+            });
+            bytes.extend_from_slice(&line);
+            bytes.resize(bytes.len() + gap, b'-');
+            lines.push(line);
+        }
+        (bytes, standing, lines)
+    }
+
+    fn read(bytes: Vec<u8>, standing: &[Standing]) -> Result<Vec<u8>, Seq> {
+        let disk = MemoryDisk::default();
+        disk.put("segment", bytes);
+        let mut out = b"before".to_vec();
+        read_lines(&disk.open("segment").unwrap(), standing, &mut out).map_err(|(seq, _)| seq)?;
+        Ok(out.split_off(6))
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_read_whole_and_in_order_however_they_lie(
+            shapes in proptest::collection::vec(
+                (
+                    select(vec![100_usize, 1_000, 30_000, 65_535, 65_536, 65_537, 1 << 20]),
+                    select(vec![0_usize, 1, 200, 2_047, 2_048, 2_049, 70_000]),
+                ),
+                1..12,
+            ),
+            chosen in any::<u16>(),
+        ) {
+            let (bytes, standing, lines) = written(&shapes);
+            let is_chosen = |place: &usize| chosen >> place & 1 == 1;
+            let asked: Vec<Standing> = (0..standing.len()).filter(is_chosen).map(|place| standing[place]).collect();
+            let expected: Vec<u8> = (0..lines.len()).filter(is_chosen).flat_map(|place| lines[place].clone()).collect();
+            prop_assert_eq!(read(bytes, &asked), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_wrong_is_found_wherever_in_a_run_it_is_and_named() {
+        let (bytes, standing, _) = written(&[(100, 0), (100, 50), (100, 0), (200, 0), (100, 0)]);
+        let tampers: [fn(&mut Standing); 6] = [
+            |line| line.offset += 1,
+            |line| line.offset = u64::MAX / 2,
+            |line| line.length -= 1,
+            |line| line.length = u32::MAX,
+            |line| line.check = Some(line.check.unwrap() ^ 1),
+            |line| line.seq += 100,
+        ];
+        for place in 0..standing.len() {
+            for tamper in tampers {
+                let mut asked = standing.clone();
+                tamper(&mut asked[place]);
+                assert_eq!(read(bytes.clone(), &asked), Err(asked[place].seq), "{:?}", asked[place]);
+            }
+            let mut changed = bytes.clone();
+            changed[usize::try_from(standing[place].offset).unwrap() + 80] ^= 1;
+            assert_eq!(read(changed, &standing), Err(standing[place].seq));
+            let cut = usize::try_from(standing[place].end()).unwrap() - 1;
+            assert_eq!(read(bytes[..cut].to_vec(), &standing), Err(standing[place].seq), "the file ends in a line");
+        }
+    }
 }

@@ -194,11 +194,13 @@ impl<S: Storage> ArchiveFiles<S> {
                     transfers = index.transfers();
                     break;
                 }
-                Err(error) => self.notice_index(before.first, &error),
-            }
-            if let Ok(state) = self.read_snapshot(before.last) {
-                transfers = segment::open_transfers(&state);
-                break;
+                Err(error) => match self.read_snapshot(before.last) {
+                    Ok(state) => {
+                        transfers = segment::open_transfers(&state);
+                        break;
+                    }
+                    Err(_) => self.notice_index(before.first, &error),
+                },
             }
             begin -= 1;
         }
@@ -340,7 +342,7 @@ impl<S: Storage> ArchiveFiles<S> {
     pub fn archive_through(&mut self, through: Seq) -> Archived {
         let folded = self.fold_through(through);
         if let Err(error) = &folded {
-            self.notice(format!("no snapshot could be made: {error}; trying again"));
+            self.notice(format!("closed segments could not be archived: {error}; trying again"));
         }
         let is_done = folded.is_ok();
         Archived { is_done, is_owing: !is_done || !self.has_old_indexes, notices: self.take_notices() }

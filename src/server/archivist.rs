@@ -94,8 +94,15 @@ impl Debts {
         notices.retain(|notice| !self.said.contains(notice));
         if archived.is_owing {
             let longest = Duration::from_millis(limits::ARCHIVE_AGAIN_MS_MAX);
-            let pause = self.waiting.map_or(self.first_pause, |(pause, _)| longest.min(2 * pause));
-            self.waiting = Some((pause, now + pause));
+            self.waiting = Some(match self.waiting {
+                None => (self.first_pause, now + self.first_pause),
+                // Tried before its time, for another segment was closed.
+                Some((pause, due)) if now < due => (pause, due),
+                Some((pause, _)) => {
+                    let pause = longest.min(2 * pause);
+                    (pause, now + pause)
+                }
+            });
             self.said.extend_from_slice(&notices);
         } else if self.waiting.take().is_some() {
             self.said.clear();
@@ -128,6 +135,8 @@ mod tests {
                 let said = debts.handle_archived(failed("the disk is full"), now);
                 assert_eq!(said, if place == 0 { vec!["the disk is full"] } else { Vec::new() });
                 assert_eq!(debts.next_timeout(), Some(now + Duration::from_secs(seconds)));
+                debts.handle_archived(failed("the disk is full"), now + Duration::from_secs(1));
+                assert_eq!(debts.next_timeout(), Some(now + Duration::from_secs(seconds)), "as at that try");
                 now = debts.next_timeout().unwrap();
             }
             assert_eq!(debts.handle_archived(failed("the disk fails"), now), ["the disk fails"], "that is news");

@@ -229,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// The socket took `count` bytes of the output. The memory is given back when all is sent.
+    /// The socket took `count` bytes of the output. The buffer is kept for the next when all is sent.
     pub(super) fn sent(&mut self, count: usize, now: Instant, spare: &mut Spare) {
         self.out_sent += u32::try_from(count).expect("an output is far shorter than 4 GiB");
         // That the ping itself went out says nothing about who should read it.

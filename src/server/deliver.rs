@@ -39,6 +39,8 @@ pub(super) struct Pending {
     deliveries: Vec<Delivery>,
     console: Vec<u8>,
     bytes: u64,
+    /// Bytes of notes that came when the log had the batch already.
+    late_bytes: usize,
 }
 
 impl Pending {
@@ -46,6 +48,11 @@ impl Pending {
     pub(super) fn is_full(&self) -> bool {
         self.lines.len() + self.notes.len() > limits::BATCH_BYTES_MAX
             || self.deliveries.len() > limits::BATCH_DELIVERIES_MAX
+    }
+
+    /// Whether as much came behind it as may, while the log had it.
+    pub(super) fn is_full_of_late_notes(&self) -> bool {
+        self.late_bytes > limits::BATCH_BYTES_MAX
     }
 
     fn last(&self) -> Seq {
@@ -65,7 +72,7 @@ impl Pending {
         self.starts.clear();
         self.notes.clear();
         self.deliveries.clear();
-        Self { bytes: 0, console: Vec::new(), ..self }
+        Self { bytes: 0, late_bytes: 0, console: Vec::new(), ..self }
     }
 }
 
@@ -214,10 +221,12 @@ impl Hub {
 
     /// Queues what `write` appends.
     fn note(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
+        let is_late = self.in_flight.is_some() && self.open.starts.is_empty();
         let pending = self.newest_pending();
         let start = pending.notes.len();
         write(&mut pending.notes);
         let bytes = start..pending.notes.len();
+        pending.late_bytes += if is_late { bytes.len() } else { 0 };
         pending.deliveries.push(Delivery::Note { to: key, bytes });
     }
 
@@ -254,6 +263,7 @@ impl Hub {
             while !self.open.deliveries.is_empty() {
                 let pending = self.take_open();
                 self.release(pending, now);
+                self.take_up_held(now);
                 if !self.open.starts.is_empty() {
                     break;
                 }
@@ -304,9 +314,7 @@ impl Hub {
         self.durable.at = pending.at;
         pending.lines = lines;
         self.release(pending, now);
-        for key in std::mem::take(&mut self.held) {
-            self.process(key, now);
-        }
+        self.take_up_held(now);
     }
 
     /// All events up to one are archived: what closed segments hold is no longer kept in memory.

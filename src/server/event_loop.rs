@@ -166,8 +166,10 @@ impl EventLoop {
     /// # Errors
     /// The log or the machine failed.
     pub fn run(mut self) -> Result<(), ServerError> {
-        self.serve()?;
+        let served = self.serve();
+        // Whatever ended it: what was made durable is told to the operator.
         self.console.close();
+        served?;
         self.writer.close()?;
         Ok(())
     }

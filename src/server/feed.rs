@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::chat::{Command, LogoutReason, Place, Refusal, Seq};
+use crate::eventlog::event_start;
 use crate::protocol::{Answer, Id, ServerFrame};
 
 use super::archive::{Lines, Older};
@@ -112,7 +113,7 @@ impl Hub {
         });
         let own = own.unwrap_or_default();
         for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
-            if own.is_empty() || event_seq(line).is_none_or(|seq| own.binary_search(&seq).is_err()) {
+            if own.is_empty() || event_start(line).is_none_or(|(seq, _)| own.binary_search(&seq).is_err()) {
                 connection.push_event(line, state, spare);
             }
         }
@@ -177,11 +178,4 @@ impl Hub {
         }
         self.go_on(key, now);
     }
-}
-
-/// The number at the start of an event line.
-fn event_seq(line: &[u8]) -> Option<Seq> {
-    let digits = line.strip_prefix(b"{\"seq\":")?;
-    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&digits[..count]).ok()?.parse().ok()
 }

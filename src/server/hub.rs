@@ -369,7 +369,7 @@ impl Hub {
 
     /// Whether as much waits for the disk as may.
     pub fn is_overloaded(&self) -> bool {
-        self.open.is_full()
+        self.open.is_full() || self.in_flight.as_ref().is_some_and(Pending::is_full_of_late_notes)
     }
 
     pub(super) fn connection(&self, key: ConnectionKey) -> Option<&Connection> {

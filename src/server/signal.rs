@@ -59,7 +59,9 @@ impl Hub {
         let known = self.introductions.get_mut(transfer).ok_or(Refusal::UnknownTransfer)?;
         if !frame.accept && frame.automatic == Some(true) {
             // No person has spoken: it is declined once every session has.
-            known.declined.push(key);
+            if !known.declined.contains(&key) {
+                known.declined.push(key);
+            }
             if !self.all_have_declined(transfer) {
                 self.tell_ok(key, signal_answer(frame.id, "answer", None));
                 return Ok(());
