@@ -62,6 +62,41 @@ fn history(client: &mut Client, place: &str) -> Vec<Value> {
 }
 
 #[test]
+fn what_a_link_leads_to_would_keep_the_text_so_that_nothing_is_erased() {
+    let (server, [plan, ..], head) = told();
+    let elsewhere = server.directory().join("elsewhere");
+    for name in [SEGMENT, "messagelog.txt"] {
+        let own = server.data().join(name);
+        fs::rename(&own, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
+        let refused = erase(&server, &plan.to_string());
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(
+            err(&refused).contains("a symbolic link, and what it leads to would keep the text"),
+            "{}",
+            err(&refused)
+        );
+        fs::rename(&elsewhere, &own).unwrap();
+    }
+    assert!(verify(&server, &head).status.success());
+    assert!(erase(&server, &plan.to_string()).status.success());
+    assert!(!holds(&server.data(), "secret plan"));
+}
+
+#[test]
+fn a_link_in_the_place_of_the_next_segment_is_not_written_through() {
+    let (server, [plan, ..], _) = told();
+    let precious = server.directory().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, server.data().join("events/next.tmp")).unwrap();
+    assert!(erase(&server, &plan.to_string()).status.success());
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    for entry in fs::read_dir(server.data().join("events")).unwrap() {
+        assert!(!entry.unwrap().path().is_symlink());
+    }
+}
+
+#[test]
 fn what_would_stand_in_the_way_of_an_erasure_stops_it_before_it_is_ordered() {
     let (server, [plan, ..], head) = told();
     let text_files = ["messagelog.txt.tmp", "userlog.txt.tmp", "old_messagelog.txt.tmp", "old_messagelog.txt"];

@@ -106,6 +106,17 @@ fn an_offer_needs_a_session_that_can_take_it() {
 }
 
 #[test]
+fn an_offer_to_oneself_that_no_session_can_take_is_cancelled_and_declined_by_nobody() {
+    let mut world = World::new();
+    let (sender, other) = (world.logged_in("han"), world.logged_in("han"));
+    assert_eq!(world.ask(sender, &offer(1, "han"))["type"], "ok");
+    world.disconnect(other);
+    assert_eq!(outcomes(&world), []);
+    world.disconnect(sender);
+    assert_eq!(outcomes(&world), [Outcome::Cancelled]);
+}
+
+#[test]
 fn an_offer_is_declined_when_the_last_session_that_has_not_declined_leaves() {
     let mut world = World::new();
     let (han, script, person) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("leia"));

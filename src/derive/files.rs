@@ -18,7 +18,7 @@ use memchr::{memchr, memrchr};
 
 use super::keeper::DeriveError;
 use super::{Journal, USERLOG};
-use crate::eventlog::storage::{list, open_file};
+use crate::eventlog::storage::{link_keeps_text, list, open_file};
 
 /// The smallest page that a system keeps files in, in bytes.
 const PAGE_BYTES: u64 = 4_096;
@@ -101,6 +101,9 @@ pub fn check_replaceable(directory: &Path) -> Result<(), DeriveError> {
     names.retain(|name| name.ends_with(&Journal::Messages.file_name()));
     for path in names.into_iter().chain([Journal::Messages.file_name(), USERLOG.to_owned()]) {
         let path = directory.join(path);
+        if path.is_symlink() {
+            return Err(failed(&path)(link_keeps_text()));
+        }
         match open_file(OpenOptions::new().read(true), &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => drop(found.map_err(failed(&path))?),

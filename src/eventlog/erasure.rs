@@ -12,7 +12,7 @@ use super::damage::{Damage, header_error};
 use super::format::{event_kind, event_start, is_kind_like, put_check, segment_name};
 use super::judge::walk;
 use super::opening::{Found, OpenError, disk, segments};
-use super::storage::{INDEX, SNAPSHOTS, Storage, StorageFile, TORN};
+use super::storage::{INDEX, SNAPSHOTS, Storage, StorageFile, TORN, link_keeps_text};
 use super::tree::Hash;
 use crate::chat::{Addressee, Event, Record, Seq};
 use crate::clock::Timestamp;
@@ -328,13 +328,21 @@ fn remove_files<S: Storage>(directory: &S, begin: &str) -> io::Result<()> {
 /// Tries, before anything is ordered, what could stand in the way of [`forget`] and [`replace`].
 fn check_reach<S: Storage>(storage: &S, segment: Seq, bytes: u64) -> Result<(), OpenError> {
     let failed = |file: String| |source| OpenError::Disk { file, source };
+    let name = segment_name(segment);
+    if storage.is_link(&name) {
+        return Err(failed(name)(link_keeps_text()));
+    }
     // What cannot be looked into may hold anything.
     storage.beside(SNAPSHOTS).list().map_err(failed(SNAPSHOTS.to_owned()))?;
     for (directory, begin) in [(TORN, ""), (INDEX, segment_number(segment).as_str())] {
         let files = storage.beside(directory);
         let names = files.list().map_err(failed(directory.to_owned()))?;
         for name in names.iter().filter(|name| name.starts_with(begin)) {
-            files.open(name).map_err(failed(format!("{directory}/{name}")))?;
+            let failed = failed(format!("{directory}/{name}"));
+            if files.is_link(name) {
+                return Err(failed(link_keeps_text()));
+            }
+            files.open(name).map_err(failed)?;
         }
     }
     let room = storage.create(REWRITTEN).and_then(|file| file.reserve(bytes));

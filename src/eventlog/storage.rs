@@ -43,6 +43,10 @@ pub trait Storage: Send + Sized + std::fmt::Debug + 'static {
     /// # Errors
     /// There is no room, or it is not allowed.
     fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// Whether a file is a symbolic link, so that what it leads to stays when it is removed.
+    fn is_link(&self, _name: &str) -> bool {
+        false
+    }
     /// Gives a file another name.
     ///
     /// # Errors
@@ -163,6 +167,7 @@ impl Disk {
         let events = data.join(EVENTS);
         make_directory(&events).map_err(|source| refused(&events, source))?;
         let path = events.join(LOCK);
+        check_link(&path).map_err(|source| refused(&path, source))?;
         let opened = open_file(options().create(true).truncate(false), &path);
         let lock = opened.map_err(|source| refused(&path, source))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -228,7 +233,16 @@ impl Storage for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        open_file(options().create(true).truncate(true), &self.directory.join(name))
+        let path = self.directory.join(name);
+        if path.is_symlink() {
+            // What it leads to is none of ours.
+            std::fs::remove_file(&path)?;
+        }
+        open_file(options().create(true).truncate(true), &path)
+    }
+
+    fn is_link(&self, name: &str) -> bool {
+        self.directory.join(name).is_symlink()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -401,6 +415,16 @@ impl NoFile {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("it is a symbolic link that leads nowhere: bring back what it leads to, or remove the link")]
 struct LeadsNowhere;
+
+/// A file whose text is to be erased is a symbolic link.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it is a symbolic link, and what it leads to would keep the text: put the file itself in its place")]
+struct LinkKeepsText;
+
+/// Why a text cannot be erased from a file that is a symbolic link.
+pub(crate) fn link_keeps_text() -> io::Error {
+    io::Error::other(LinkKeepsText)
+}
 
 /// Says what else stands in the place of a directory; whatever else is wrong is said by who uses it.
 pub(super) fn check_directory(path: &Path) -> io::Result<()> {

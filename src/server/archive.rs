@@ -15,6 +15,8 @@ use crate::eventlog::{Storage, StorageFile, event_start, segment_name};
 
 /// Segments whose files are kept open.
 const OPEN_SEGMENTS_MAX: usize = 32;
+/// Of those, the most whose index is in memory, for it could not be written: some megabytes each.
+const INDEXES_IN_MEMORY_MAX: usize = 4;
 /// Segments looked into in one reading of what is owed.
 const SEGMENTS_PER_READ_MAX: usize = 16;
 /// The longest line with a commit behind it, in bytes.
@@ -210,8 +212,12 @@ impl<S: Storage> Archive<S> {
     }
 
     fn keep(&mut self, segment: OpenSegment<S::File>) {
-        if segment.index.is_in_memory() {
-            self.open.retain(|open| !open.index.is_in_memory());
+        let is_in_memory = |open: &OpenSegment<S::File>| open.index.is_in_memory();
+        if is_in_memory(&segment)
+            && self.open.iter().filter(|open| is_in_memory(open)).count() == INDEXES_IN_MEMORY_MAX
+            && let Some(oldest) = self.open.iter().position(is_in_memory)
+        {
+            self.open.remove(oldest);
         }
         if self.open.len() == OPEN_SEGMENTS_MAX {
             self.open.pop_front();

@@ -47,6 +47,8 @@ pub struct ArchiveFiles<S: Storage> {
     notices: Vec<String>,
     /// Snapshots that cannot be used and were named.
     unusable: BTreeSet<Seq>,
+    /// Why no index could be written for who asked, as it was said.
+    not_written: Option<String>,
     /// Files that are written and have not got their names yet.
     unnamed: Vec<Unnamed>,
     /// Directories that were made for them.
@@ -101,6 +103,7 @@ impl<S: Storage> ArchiveFiles<S> {
             snapshots,
             notices: Vec::new(),
             unusable: BTreeSet::new(),
+            not_written: None,
             unnamed: Vec::new(),
             made: Vec::new(),
             has_old_indexes: false,
@@ -215,9 +218,16 @@ impl<S: Storage> ArchiveFiles<S> {
                 continue;
             }
             let bytes = match saved.and_then(|()| self.index.open(&index_name(segment.first))) {
-                Ok(file) => Bytes::File(file),
+                Ok(file) => {
+                    self.not_written = None;
+                    Bytes::File(file)
+                }
                 Err(error) => {
-                    self.notice(format!("{INDEX}/{} cannot be written: {error}", index_name(segment.first)));
+                    let why = error.to_string();
+                    if self.not_written.as_ref() != Some(&why) {
+                        self.notice(format!("{INDEX}/{} cannot be written: {why}", index_name(segment.first)));
+                        self.not_written = Some(why);
+                    }
                     Bytes::Memory(index_file::encode(&segment, &builder))
                 }
             };

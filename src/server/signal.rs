@@ -96,7 +96,9 @@ impl Hub {
     fn all_have_declined(&self, transfer: TransferId) -> bool {
         let Some(known) = self.introductions.get(transfer) else { return false };
         let mut sessions = self.present.of(&self.state, known.to).iter();
-        sessions.all(|key| known.declined.contains(key) || *key == known.sender || !self.speaks_json(*key))
+        // Where there is none that could, nobody has: it stays open for one that comes.
+        !known.declined.is_empty()
+            && sessions.all(|key| known.declined.contains(key) || *key == known.sender || !self.speaks_json(*key))
     }
 
     pub(super) fn handle_candidate(&mut self, key: ConnectionKey, frame: &CandidateFrame) -> Result<(), Refusal> {
