@@ -7,11 +7,11 @@ pub const OUTPUT_COMMAND_BYTES_MAX: usize = 256 << 10;
 /// Sent bytes of a connection's output that are kept at most, while others are unsent.
 pub const OUTPUT_SENT_BYTES_MAX: usize = 128 << 10;
 /// The most bytes of empty buffers that are kept to be used again.
-pub const SPARE_BYTES_MAX: usize = 1 << 20;
+pub const SPARE_BYTES_MAX: usize = 256 << 10;
 /// The most bytes of one of them.
-pub const SPARE_BUFFER_BYTES_MAX: usize = 64 << 10;
+pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// The most bytes of the buffers of a batch that are used for another.
-pub const SPARE_BATCH_BYTES_MAX: usize = 256 << 10;
+pub const SPARE_BATCH_BYTES_MAX: usize = 128 << 10;
 /// Unsent bytes below which a connection that fell behind goes on reading the log.
 pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
 /// Bytes read from a socket in one turn.
