@@ -331,7 +331,8 @@ fn what_stands_in_the_place_of_a_directory_is_named() {
     for name in ["index", "snapshots"] {
         let data = Data::good();
         fs::write(data.path().join(name), "of somebody").unwrap();
-        data.assert_refused(&["serve"], &[name, "it is a file, and no directory"]);
+        let help = "move it elsewhere, and what belongs there is made again";
+        data.assert_refused(&["serve"], &[name, "it is a file, and no directory", help]);
     }
     let data = Data::good();
     let events = data.path().join("events");

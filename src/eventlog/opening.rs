@@ -56,6 +56,14 @@ pub enum OpenError {
     /// The directory holds something that is no part of a log.
     #[error(transparent)]
     Foreign(#[from] Foreign),
+    /// Something else stands in the place of a directory of what is made from the log.
+    #[error("{directory} cannot be used: {what}; move it elsewhere, and what belongs there is made again")]
+    NoDirectory {
+        /// In which place.
+        directory: &'static str,
+        /// What stands there, for people.
+        what: String,
+    },
 }
 
 impl OpenError {
@@ -64,6 +72,14 @@ impl OpenError {
         match NoFile::of(&source) {
             Some(what) => Damage::of_file(file, &what).into(),
             None => Self::Disk { file: file.into(), source },
+        }
+    }
+
+    /// A directory beside the log that cannot be used, of what is made from it and may be moved away.
+    pub(crate) fn derived(directory: &'static str, source: io::Error) -> Self {
+        match NoFile::of(&source) {
+            Some(what) => Self::NoDirectory { directory, what: what.to_string() },
+            None => Self::Disk { file: directory.into(), source },
         }
     }
 }

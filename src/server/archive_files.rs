@@ -92,7 +92,9 @@ impl<S: Storage> ArchiveFiles<S> {
         for (directory, name) in [(&index, INDEX), (&snapshots, SNAPSHOTS)] {
             match directory.list() {
                 // It is done without until it is there, and said where things are tidied.
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::disk(name, source)),
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(OpenError::derived(name, source));
+                }
                 _ => {}
             }
         }
