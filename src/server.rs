@@ -22,6 +22,7 @@ mod login;
 pub mod opening;
 mod present;
 pub mod segment;
+mod shared;
 mod signal;
 mod signals;
 mod spare;

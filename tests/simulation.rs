@@ -244,8 +244,8 @@ impl Simulation {
 
     fn set_deaf(&mut self, client: usize) {
         if let Some(key) = self.clients[client].connection {
-            let is_deaf = self.random.one_in(2);
-            self.world.set_deaf(key, is_deaf);
+            let room = self.random.one_in(2).then(|| self.random.below(3) * self.random.below(1_000));
+            self.world.set_room(key, room);
         }
     }
 

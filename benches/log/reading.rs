@@ -114,7 +114,8 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
         }
         for key in hub.take_touched() {
             let (count, last) = received.get_mut(&key).context("a connection")?;
-            for line in hub.output(key).split(|byte| *byte == b'\n') {
+            let told = hub.output(key).collect::<Vec<_>>().concat();
+            for line in told.split(|byte| *byte == b'\n') {
                 if let Some(rest) = line.strip_prefix(b"{\"seq\":") {
                     let digits: Vec<u8> = rest.iter().copied().take_while(u8::is_ascii_digit).collect();
                     let seq: Seq = std::str::from_utf8(&digits)?.parse()?;
@@ -122,7 +123,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
                     (*count, *last) = (*count + 1, seq);
                 }
             }
-            hub.handle_sent(key, hub.output(key).len(), log_now());
+            hub.handle_sent(key, told.len(), log_now());
         }
         // The first turns are the logins.
         if !took.is_empty() {

@@ -1,6 +1,7 @@
 //! One connection as the hub sees it: bytes in, bytes out, and how far its conversation is.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::chat::{Event, Seq, SessionId, State};
@@ -10,6 +11,7 @@ use crate::protocol::{Id, LineCutter, sentence};
 use super::limits::{
     BURST_COMMANDS, OUTPUT_BYTES_MAX, OUTPUT_COMMAND_BYTES_MAX, OUTPUT_SENT_BYTES_MAX, OWN_EVENTS_MAX,
 };
+use super::shared::{Shared, Source, ToldPlace};
 use super::spare::Spare;
 
 /// The bytes that are made room for at once for a connection that is told more than one thing.
@@ -133,8 +135,19 @@ pub(super) struct Connection {
     pub(super) pinged: bool,
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
+    /// What is to be sent and is the connection's own, from `out_sent` on.
     out: Vec<u8>,
     out_sent: u32,
+    /// What is to be sent behind it and stands in the batch that is shared.
+    told: Option<ToldPlace>,
+}
+
+/// What connections are told stands in, beside their own buffers.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) shared: Shared,
+    /// Empty buffers of connections.
+    pub(super) spare: Spare,
 }
 
 impl Connection {
@@ -155,6 +168,7 @@ impl Connection {
             touched: false,
             out: Vec::new(),
             out_sent: 0,
+            told: None,
         }
     }
 
@@ -182,18 +196,82 @@ impl Connection {
     }
 
     /// Whether nothing more is taken from the client until it has read, or has caught up with what it said meanwhile.
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self, shared: &Shared) -> bool {
         let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.len());
-        self.output().len() >= OUTPUT_COMMAND_BYTES_MAX || own_events >= OWN_EVENTS_MAX
+        self.output_bytes(shared) >= OUTPUT_COMMAND_BYTES_MAX || own_events >= OWN_EVENTS_MAX
     }
 
-    /// What is to be written to the socket.
-    pub(super) fn output(&self) -> &[u8] {
+    /// What is to be written to the socket, in order.
+    pub(super) fn output<'a>(&'a self, shared: &'a Shared) -> impl Iterator<Item = &'a [u8]> {
+        let kept = Some(self.kept()).filter(|kept| !kept.is_empty());
+        kept.into_iter().chain(self.told.into_iter().flat_map(|told| shared.slices(told)))
+    }
+
+    /// How many bytes that is.
+    pub(super) fn output_bytes(&self, shared: &Shared) -> usize {
+        self.kept().len() + self.told.map_or(0, |told| shared.bytes(told))
+    }
+
+    /// What of it is the connection's own.
+    fn kept(&self) -> &[u8] {
         &self.out[self.out_sent as usize..]
     }
 
+    /// Appends an event's line of the batch that is shared (with its line feed), as the dialect has it; `state` knows
+    /// the users.
+    pub(super) fn tell_event(
+        &mut self,
+        key: ConnectionKey,
+        line: Range<usize>,
+        state: &State,
+        outgoing: &mut Outgoing,
+    ) {
+        if self.dialect != Some(Dialect::Plain) {
+            return outgoing.shared.tell(key, &mut self.told, Source::Lines, line);
+        }
+        if let Some(told) = self.sentence(outgoing.shared.lines(line), state) {
+            self.push(told.as_bytes(), outgoing);
+        }
+    }
+
+    /// Appends a note of the batch that is shared, which is in the connection's dialect already.
+    pub(super) fn tell_note(&mut self, key: ConnectionKey, note: Range<usize>, outgoing: &mut Outgoing) {
+        outgoing.shared.tell(key, &mut self.told, Source::Notes, note);
+    }
+
+    /// Appends an event's line of the log (with its line feed), as the dialect has it; `state` knows the users.
+    pub(super) fn push_event(&mut self, line: &[u8], state: &State, outgoing: &mut Outgoing) {
+        if self.dialect != Some(Dialect::Plain) {
+            self.push(line, outgoing);
+        } else if let Some(told) = self.sentence(line, state) {
+            self.push(told.as_bytes(), outgoing);
+        }
+    }
+
+    /// What somebody who speaks the plain dialect is told of an event.
+    fn sentence(&self, line: &[u8], state: &State) -> Option<String> {
+        let (viewer, _) = state.users.get_index(self.logged_in()?.user as usize)?;
+        let record = Event::decode(line.trim_ascii_end()).ok()?;
+        Some(sentence::event(&record, *viewer, Timestamp::to_local_words) + "\n")
+    }
+
     /// Appends bytes that are in the connection's dialect already.
-    pub(super) fn push(&mut self, bytes: &[u8], spare: &mut Spare) {
+    pub(super) fn push(&mut self, bytes: &[u8], outgoing: &mut Outgoing) {
+        self.keep(outgoing);
+        self.append(bytes, &mut outgoing.spare);
+    }
+
+    /// Copies what it is told by reference and is not sent, before the turn ends or anything comes behind it.
+    pub(super) fn keep(&mut self, outgoing: &mut Outgoing) {
+        let Outgoing { shared, spare } = outgoing;
+        let Some(told) = self.told else { return };
+        for bytes in shared.slices(told) {
+            self.append(bytes, spare);
+        }
+        shared.take(&mut self.told, shared.bytes(told));
+    }
+
+    fn append(&mut self, bytes: &[u8], spare: &mut Spare) {
         if self.out.capacity() == 0 {
             self.out = spare.take();
         }
@@ -203,7 +281,6 @@ impl Connection {
         }
         if self.out.capacity() - self.out.len() < bytes.len() {
             let step = match self.out.len() {
-                // Of a message to ten thousand each is told this one line: room for more would be ten megabytes.
                 0 => 0,
                 // Doubled, a full one would take twice its bound.
                 length if length > OUTPUT_BYTES_MAX / 8 => length / 4,
@@ -214,30 +291,17 @@ impl Connection {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Appends an event's line of the log (with its line feed), as the dialect has it; `state` knows the users.
-    pub(super) fn push_event(&mut self, line: &[u8], state: &State, spare: &mut Spare) {
-        if self.dialect != Some(Dialect::Plain) {
-            self.push(line, spare);
-            return;
-        }
-        let user = self.logged_in().and_then(|logged_in| state.users.get_index(logged_in.user as usize));
-        let Some((viewer, _)) = user else { return };
-        if let Ok(record) = Event::decode(line.trim_ascii_end()) {
-            let mut told = sentence::event(&record, *viewer, Timestamp::to_local_words);
-            told.push('\n');
-            self.push(told.as_bytes(), spare);
-        }
-    }
-
     /// The socket took `count` bytes of the output. The buffer is kept for the next when all is sent.
-    pub(super) fn sent(&mut self, count: usize, now: Instant, spare: &mut Spare) {
-        self.out_sent += u32::try_from(count).expect("an output is far shorter than 4 GiB");
+    pub(super) fn sent(&mut self, count: usize, now: Instant, outgoing: &mut Outgoing) {
         // That the ping itself went out says nothing about who should read it.
         if !self.pinged {
             self.last_life = now;
         }
-        if self.out_sent as usize >= self.out.len() {
-            spare.give(std::mem::take(&mut self.out));
+        let of_kept = count.min(self.kept().len());
+        self.out_sent += u32::try_from(of_kept).expect("an output is far shorter than 4 GiB");
+        outgoing.shared.take(&mut self.told, count - of_kept);
+        if self.kept().is_empty() {
+            outgoing.spare.give(std::mem::take(&mut self.out));
             self.out_sent = 0;
         }
     }

@@ -59,7 +59,7 @@ impl Hub {
 
     /// Watches over a logged-in client that may have gone without a word.
     fn handle_silence(&mut self, key: ConnectionKey, silence: Duration, now: Now) {
-        let Some((connection, _, spare)) = self.connection_beside(key) else { return };
+        let Some((connection, _, outgoing)) = self.connection_beside(key) else { return };
         let spoken_to = connection.dialect == Some(Dialect::Json);
         let server_stopped = connection.busy || connection.throttled_until.is_some();
         if !spoken_to || server_stopped {
@@ -70,7 +70,7 @@ impl Hub {
             return;
         } else if silence >= Duration::from_millis(limits::IDLE_PING_MS) && !connection.pinged {
             connection.pinged = true;
-            connection.push(b"{\"type\":\"ping\"}\n", spare);
+            connection.push(b"{\"type\":\"ping\"}\n", outgoing);
             self.touch(key);
         }
         self.schedule_next(key, now);

@@ -255,6 +255,10 @@ impl Hub {
 
     /// At the end of a turn: gives the open batch to the log if that is free, or delivers what waits for nothing.
     pub(super) fn finish_turn(&mut self, now: Now) {
+        if !self.has_touched() {
+            // Every socket was offered what it is told.
+            self.keep_unsent();
+        }
         if self.in_flight.is_some() {
             return;
         }
@@ -348,12 +352,14 @@ impl Hub {
         if !pending.console.is_empty() {
             self.outputs.push_back(Output::Console(std::mem::take(&mut pending.console)));
         }
+        self.keep_unsent();
+        self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
         for delivery in pending.deliveries.drain(..) {
             match delivery {
-                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, &pending.lines[line]),
+                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, line),
                 Delivery::Note { to, bytes } => {
-                    let Some((connection, _, spare)) = self.connection_beside(to) else { continue };
-                    connection.push(&pending.notes[bytes], spare);
+                    let Some((connection, _, outgoing)) = self.connection_beside(to) else { continue };
+                    connection.tell_note(to, bytes, outgoing);
                     self.touch(to);
                 }
                 Delivery::Backlog { to, after } => self.begin_backlog(to, after, now),
@@ -364,11 +370,21 @@ impl Hub {
         self.spare_batch = pending.emptied();
     }
 
-    fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: &[u8]) {
-        let Some((connection, state, spare)) = self.connection_beside(to) else { return };
+    /// Has connections keep what they are told of the batch that is shared and what their sockets did not take.
+    pub(super) fn keep_unsent(&mut self) {
+        for key in self.outgoing.shared.unsent() {
+            if let Some((connection, _, outgoing)) = self.connection_beside(key) {
+                connection.keep(outgoing);
+            }
+        }
+        self.outgoing.shared.end();
+    }
+
+    fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: Range<usize>) {
+        let Some((connection, state, outgoing)) = self.connection_beside(to) else { return };
         // Room is left for the answer that is being made.
         let bytes_max = if connection.busy { limits::OUTPUT_COMMAND_BYTES_MAX } else { limits::OUTPUT_BYTES_MAX };
-        let full = connection.output().len() >= bytes_max;
+        let full = connection.output_bytes(&outgoing.shared) >= bytes_max;
         let Some(logged_in) = connection.logged_in_mut() else { return };
         if logged_in.feed != Feed::Live {
             // The log has it, and a session that is catching up gets it from there.
@@ -378,7 +394,7 @@ impl Hub {
             logged_in.feed = Feed::CatchingUp { after: seq - 1, reading: false, announce: false };
             return;
         }
-        connection.push_event(line, state, spare);
+        connection.tell_event(to, line, state, outgoing);
         self.touch(to);
     }
 

@@ -64,8 +64,8 @@ impl Hub {
     fn next_line<'a>(&mut self, key: ConnectionKey, input: &'a mut LineCutter, now: Now) -> Option<Line<'a>> {
         let commands_per_second = self.options.commands_per_second;
         let (allow_cleartext, overloaded) = (self.options.allow_cleartext, self.is_overloaded());
-        let connection = self.connection_mut(key)?;
-        let full = connection.is_full();
+        let (connection, _, outgoing) = self.connection_beside(key)?;
+        let full = connection.is_full(&outgoing.shared);
         let is_parting = connection.logged_in().is_some_and(|logged_in| logged_in.parting.is_some());
         if connection.busy || full || connection.is_over() || is_parting {
             return None;

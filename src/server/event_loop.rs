@@ -3,7 +3,7 @@
 //! A turn: wait; read the clock once; accept; read each ready socket once; take what the log and the reader report;
 //! carry out what the hub asks for; write each socket once.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ const CONNECTIONS_WAITING_MAX: i32 = 4_096;
 const ACCEPTS_PER_TURN: usize = 256;
 /// How long no connection is accepted after the machine refused one, for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Slices given to the system in one call: of a message to a group, many lines are one slice.
+const SLICES_PER_WRITE: usize = 64;
 /// How long a stop waits for clients to read their last lines.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -394,11 +396,10 @@ impl EventLoop {
         if socket.key != key || !socket.is_writable {
             return;
         }
-        let bytes = self.hub.output(key);
-        if !bytes.is_empty() {
-            match socket.stream.write(bytes) {
-                Ok(count) => {
-                    socket.is_writable = count == bytes.len();
+        while socket.is_writable && self.hub.output_bytes(key) > 0 {
+            match write_slices(&mut socket.stream, self.hub.output(key)) {
+                Ok((count, offered)) => {
+                    socket.is_writable = count == offered;
                     self.hub.handle_sent(key, count, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,
@@ -406,8 +407,7 @@ impl EventLoop {
                 Err(_) => return self.forget(key, now),
             }
         }
-        let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
-        if self.hub.is_closing(key) && self.hub.output(key).is_empty() && !socket.is_shut {
+        if self.hub.is_closing(key) && self.hub.output_bytes(key) == 0 && !socket.is_shut {
             socket.is_shut = true;
             // From here the client's bytes are drained, so that the last line arrives in spite of them.
             if socket.stream.shutdown(std::net::Shutdown::Write).is_err() {
@@ -460,4 +460,18 @@ impl EventLoop {
             Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
         }
     }
+}
+
+/// Writes slices, as far as the stream takes them and as many as one call is given; gives how many bytes it took, and of how
+/// many.
+fn write_slices<'a>(stream: &mut TcpStream, slices: impl Iterator<Item = &'a [u8]>) -> io::Result<(usize, usize)> {
+    let mut call = [IoSlice::new(&[]); SLICES_PER_WRITE];
+    let (mut count, mut bytes) = (0, 0);
+    for (place, slice) in call.iter_mut().zip(slices) {
+        *place = IoSlice::new(slice);
+        count += 1;
+        bytes += slice.len();
+    }
+    let taken = if count == 1 { stream.write(&call[0]) } else { stream.write_vectored(&call[..count]) };
+    Ok((taken?, bytes))
 }

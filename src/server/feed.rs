@@ -40,7 +40,7 @@ impl Hub {
     /// Asks for the next lines of a session that is behind, or has it live where there are none.
     pub(super) fn catch_up(&mut self, key: ConnectionKey, now: Now) {
         let Some(connection) = self.connection(key) else { return };
-        if connection.output().len() >= limits::OUTPUT_RESUME_BYTES {
+        if connection.output_bytes(&self.outgoing.shared) >= limits::OUTPUT_RESUME_BYTES {
             return;
         }
         let Some(logged_in) = connection.logged_in() else { return };
@@ -63,8 +63,8 @@ impl Hub {
         if announce && speaks_json {
             let mut line = Vec::new();
             live.write(&mut line);
-            if let Some((connection, _, spare)) = self.connection_beside(key) {
-                connection.push(&line, spare);
+            if let Some((connection, _, outgoing)) = self.connection_beside(key) {
+                connection.push(&line, outgoing);
             }
             self.touch(key);
         }
@@ -105,8 +105,8 @@ impl Hub {
             self.close_with(key, &Refusal::LogUnreadable);
             return;
         };
-        let Some((connection, state, spare)) = self.connection_beside(key) else { return };
-        let was_full = connection.is_full();
+        let Some((connection, state, outgoing)) = self.connection_beside(key) else { return };
+        let was_full = connection.is_full(&outgoing.shared);
         let own = connection.logged_in_mut().map(|logged_in| {
             let passed = logged_in.own.partition_point(|seq| *seq <= lines.last);
             logged_in.own.drain(..passed).collect::<Vec<Seq>>()
@@ -114,7 +114,7 @@ impl Hub {
         let own = own.unwrap_or_default();
         for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
             if own.is_empty() || event_start(line).is_none_or(|(seq, _)| own.binary_search(&seq).is_err()) {
-                connection.push_event(line, state, spare);
+                connection.push_event(line, state, outgoing);
             }
         }
         if let Some(Feed::CatchingUp { after, reading, .. }) = self.feed_mut(key) {
@@ -123,7 +123,7 @@ impl Hub {
         }
         self.touch(key);
         self.catch_up(key, now);
-        if was_full && self.connection(key).is_some_and(|connection| !connection.is_full()) {
+        if was_full && !self.is_full(key) {
             self.process(key, now);
         }
     }

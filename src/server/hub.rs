@@ -19,7 +19,7 @@ use crate::names::{TransferId, UserName};
 use crate::protocol::LineCutter;
 
 use super::archive::Older;
-use super::connection::{Connection, ConnectionKey, Feed, Now, Phase};
+use super::connection::{Connection, ConnectionKey, Feed, Now, Outgoing, Phase};
 use super::deliver::Pending;
 use super::feed::HistoryQuery;
 use super::index::Index;
@@ -28,7 +28,6 @@ use super::limits;
 use super::login::Attempt;
 use super::present::Present;
 use super::segment::Position;
-use super::spare::Spare;
 
 /// What a server is run with, beside the chat's own rules.
 #[derive(Debug, Clone)]
@@ -136,8 +135,8 @@ pub struct Hub {
     pub(super) in_flight: Option<Pending>,
     /// An empty batch, with room from before.
     pub(super) spare_batch: Pending,
-    /// Empty buffers of connections.
-    pub(super) spare: Spare,
+    /// What connections are told.
+    pub(super) outgoing: Outgoing,
     pub(super) durable: Durable,
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
@@ -187,7 +186,7 @@ impl Hub {
             open: Pending::default(),
             in_flight: None,
             spare_batch: Pending::default(),
-            spare: Spare::default(),
+            outgoing: Outgoing::default(),
             durable,
             room_bytes,
             asked_for_room: false,
@@ -272,14 +271,11 @@ impl Hub {
 
     /// The socket took `count` bytes.
     pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
-        let Some((connection, _, spare)) = self.connection_beside(key) else { return };
-        let was_full = connection.is_full();
-        connection.sent(count, now.tick, spare);
-        let unsent = connection.output().len();
-        if unsent < limits::OUTPUT_RESUME_BYTES {
-            self.catch_up(key, now);
-        }
-        if was_full && self.connection(key).is_some_and(|connection| !connection.is_full()) {
+        let Some((connection, _, outgoing)) = self.connection_beside(key) else { return };
+        let was_full = connection.is_full(&outgoing.shared);
+        connection.sent(count, now.tick, outgoing);
+        self.catch_up(key, now);
+        if was_full && !self.is_full(key) {
             self.process(key, now);
         }
     }
@@ -317,7 +313,7 @@ impl Hub {
 
     /// Whether nothing is left to write, to a socket or to the log.
     pub fn is_quiet(&self) -> bool {
-        self.durable.seq == self.state.seq && self.connections.iter().all(|(_, one)| one.output().is_empty())
+        self.durable.seq == self.state.seq && self.keys().into_iter().all(|key| self.output_bytes(key) == 0)
     }
 
     /// How many bytes of console lines the shell takes until the next turn; more are not made.
@@ -344,9 +340,24 @@ impl Hub {
         touched
     }
 
-    /// What is to be written to a connection's socket.
-    pub fn output(&self, key: ConnectionKey) -> &[u8] {
-        self.connection(key).map(Connection::output).unwrap_or_default()
+    /// Whether connections wait to be looked at.
+    pub(super) fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// What is to be written to a connection's socket, in order.
+    pub fn output(&self, key: ConnectionKey) -> impl Iterator<Item = &[u8]> {
+        self.connection(key).into_iter().flat_map(|connection| connection.output(&self.outgoing.shared))
+    }
+
+    /// How many bytes that is.
+    pub fn output_bytes(&self, key: ConnectionKey) -> usize {
+        self.connection(key).map_or(0, |connection| connection.output_bytes(&self.outgoing.shared))
+    }
+
+    /// Whether a connection has to read, or to catch up, before more is taken from it. One that is gone is not.
+    pub(super) fn is_full(&self, key: ConnectionKey) -> bool {
+        self.connection(key).is_some_and(|connection| connection.is_full(&self.outgoing.shared))
     }
 
     /// Whether a connection is at its end: once its output is written, its socket is shut down for writing.
@@ -363,7 +374,7 @@ impl Hub {
         !connection.busy
             && connection.throttled_until.is_none()
             && !connection.input_ended
-            && !connection.is_full()
+            && !connection.is_full(&self.outgoing.shared)
             && !self.is_overloaded()
     }
 
@@ -381,9 +392,9 @@ impl Hub {
     }
 
     /// A connection, with what is needed to tell it something.
-    pub(super) fn connection_beside(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &State, &mut Spare)> {
+    pub(super) fn connection_beside(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &State, &mut Outgoing)> {
         let connection = self.connections.get_mut(key.place as usize)?;
-        (connection.generation == key.generation).then_some((connection, &self.state, &mut self.spare))
+        (connection.generation == key.generation).then_some((connection, &self.state, &mut self.outgoing))
     }
 
     /// Whether nothing a client says matters any more.

@@ -48,7 +48,8 @@ pub struct World {
 #[derive(Default)]
 struct Client {
     received: Vec<u8>,
-    is_deaf: bool,
+    /// How many bytes its socket takes before it reads again; `None` while it reads.
+    room: Option<usize>,
     is_dropped: bool,
     is_shut: bool,
 }
@@ -199,8 +200,13 @@ impl World {
 
     /// The client stops or goes on reading what it is sent.
     pub fn set_deaf(&mut self, key: ConnectionKey, is_deaf: bool) {
-        self.clients.get_mut(&key).unwrap().is_deaf = is_deaf;
-        if !is_deaf {
+        self.set_room(key, is_deaf.then_some(0));
+    }
+
+    /// The client's socket takes so many bytes more, in the middle of a line or of a write, and then none; or all.
+    pub fn set_room(&mut self, key: ConnectionKey, room: Option<usize>) {
+        self.clients.get_mut(&key).unwrap().room = room;
+        if room != Some(0) {
             self.hub.handle_sent(key, 0, self.now());
             self.flush(key);
         }
@@ -366,13 +372,13 @@ impl World {
 
     fn flush(&mut self, key: ConnectionKey) {
         let Some(client) = self.clients.get_mut(&key) else { return };
-        if client.is_deaf {
-            return;
-        }
-        assert!(!client.is_shut || self.hub.output(key).is_empty(), "nothing is sent behind the end");
-        client.received.extend_from_slice(self.hub.output(key));
-        client.is_shut = self.hub.is_closing(key);
-        let count = self.hub.output(key).len();
+        let told = self.hub.output(key).collect::<Vec<_>>().concat();
+        assert_eq!(told.len(), self.hub.output_bytes(key));
+        assert!(!client.is_shut || told.is_empty(), "nothing is sent behind the end");
+        let count = client.room.map_or(told.len(), |room| room.min(told.len()));
+        client.received.extend_from_slice(&told[..count]);
+        client.room = client.room.map(|room| room - count);
+        client.is_shut = count == told.len() && self.hub.is_closing(key);
         if count > 0 {
             self.hub.handle_sent(key, count, self.now());
         }

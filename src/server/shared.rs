@@ -1,0 +1,251 @@
+//! What connections are told of a batch that became durable, by reference to the batch's own bytes: a message to a
+//! thousand is copied for each of them by the system alone. It lasts for one turn; what a socket does not take by then is
+//! kept with its connection.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use super::connection::ConnectionKey;
+use super::limits::SPARE_BATCH_BYTES_MAX;
+
+/// Which bytes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Event lines.
+    Lines,
+    /// Answers and signals.
+    Notes,
+}
+
+/// Where what a connection is told is found: its place in the list of those that are told something, and one more.
+pub(super) type ToldPlace = NonZeroU32;
+
+/// The batch, and who is told what of it.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    lines: Vec<u8>,
+    notes: Vec<u8>,
+    told: Vec<Told>,
+    pieces: Vec<Piece>,
+    /// How many connections have something left to be sent.
+    unsent: usize,
+}
+
+/// What one connection is told: a chain of pieces.
+#[derive(Debug)]
+struct Told {
+    key: ConnectionKey,
+    /// The first piece that is not sent, and the last.
+    first: u32,
+    last: u32,
+    /// Bytes left.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Piece {
+    source: Source,
+    start: u32,
+    end: u32,
+    /// The next piece for the same connection, where this is not its last.
+    next: u32,
+}
+
+impl Shared {
+    /// Takes a batch's bytes, and leaves the empty buffers of the one before in their place.
+    pub(super) fn begin(&mut self, lines: &mut Vec<u8>, notes: &mut Vec<u8>) {
+        debug_assert_eq!(self.unsent, 0, "a batch is forgotten that somebody is still told of");
+        std::mem::swap(&mut self.lines, lines);
+        std::mem::swap(&mut self.notes, notes);
+    }
+
+    /// Tells a connection these bytes of the batch, behind what it is told already.
+    pub(super) fn tell(
+        &mut self,
+        key: ConnectionKey,
+        place: &mut Option<ToldPlace>,
+        source: Source,
+        bytes: Range<usize>,
+    ) {
+        let (start, end) = (place_in_batch(bytes.start), place_in_batch(bytes.end));
+        if start == end {
+            return;
+        }
+        let new = self.pieces.len() as u32;
+        match place.map(index) {
+            Some(told) => {
+                let told = &mut self.told[told];
+                told.bytes += bytes.len();
+                let last = &mut self.pieces[told.last as usize];
+                if last.source == source && last.end == start {
+                    last.end = end;
+                    return;
+                }
+                last.next = new;
+                told.last = new;
+            }
+            None => {
+                self.told.push(Told { key, first: new, last: new, bytes: bytes.len() });
+                *place = NonZeroU32::new(self.told.len() as u32);
+                self.unsent += 1;
+            }
+        }
+        self.pieces.push(Piece { source, start, end, next: new });
+    }
+
+    /// Lines of the batch.
+    pub(super) fn lines(&self, bytes: Range<usize>) -> &[u8] {
+        &self.lines[bytes]
+    }
+
+    /// How many bytes a connection is told that are not sent.
+    pub(super) fn bytes(&self, place: ToldPlace) -> usize {
+        self.told[index(place)].bytes
+    }
+
+    /// What a connection is told and is not sent.
+    pub(super) fn slices(&self, place: ToldPlace) -> impl Iterator<Item = &[u8]> {
+        let told = &self.told[index(place)];
+        let mut next = Some(told.first);
+        std::iter::from_fn(move || {
+            let piece = &self.pieces[next? as usize];
+            next = (next != Some(told.last)).then_some(piece.next);
+            let bytes = match piece.source {
+                Source::Lines => &self.lines,
+                Source::Notes => &self.notes,
+            };
+            Some(&bytes[piece.start as usize..piece.end as usize])
+        })
+    }
+
+    /// The first `count` bytes that a connection is told are sent, or kept elsewhere; `place` is gone with the last.
+    pub(super) fn take(&mut self, place: &mut Option<ToldPlace>, mut count: usize) {
+        let Some(told) = place.map(|place| &mut self.told[index(place)]) else { return };
+        told.bytes -= count;
+        if told.bytes == 0 {
+            *place = None;
+            self.unsent -= 1;
+            return;
+        }
+        loop {
+            let piece = &mut self.pieces[told.first as usize];
+            let length = (piece.end - piece.start) as usize;
+            if count < length {
+                piece.start += count as u32;
+                return;
+            }
+            count -= length;
+            told.first = piece.next;
+        }
+    }
+
+    /// The connections that have something left to be sent.
+    pub(super) fn unsent(&self) -> Vec<ConnectionKey> {
+        let told = if self.unsent > 0 { &self.told[..] } else { &[] };
+        told.iter().filter(|told| told.bytes > 0).map(|told| told.key).collect()
+    }
+
+    /// Forgets the batch. Nothing is left to be sent but to connections that are gone.
+    pub(super) fn end(&mut self) {
+        self.unsent = 0;
+        empty(&mut self.told);
+        empty(&mut self.pieces);
+        empty(&mut self.lines);
+        empty(&mut self.notes);
+    }
+}
+
+fn index(place: ToldPlace) -> usize {
+    place.get() as usize - 1
+}
+
+fn place_in_batch(place: usize) -> u32 {
+    u32::try_from(place).expect("a batch is far shorter than 4 GiB")
+}
+
+/// Empties a list for another batch; what has grown large is given back.
+fn empty<T>(list: &mut Vec<T>) {
+    list.clear();
+    if list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX {
+        *list = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Tell { connection: usize, in_notes: bool, start: usize, length: usize },
+        Take { connection: usize, count: usize },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..3_usize, any::<bool>(), 0..40_usize, 0..10_usize)
+                .prop_map(|(connection, in_notes, start, length)| Step::Tell { connection, in_notes, start, length }),
+            1 => (0..3_usize, 0..30_usize).prop_map(|(connection, count)| Step::Take { connection, count }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn each_connection_is_told_what_it_was_told_in_its_order(steps in proptest::collection::vec(step(), 0..60)) {
+            let (lines, notes): (Vec<u8>, Vec<u8>) = ((0..50).collect(), (100..150).collect());
+            let mut shared = Shared::default();
+            shared.begin(&mut lines.clone(), &mut notes.clone());
+            let mut places = [None; 3];
+            let mut expected: [Vec<u8>; 3] = Default::default();
+            let key = |connection: usize| ConnectionKey { place: connection as u32, generation: 7 };
+            for step in steps {
+                match step {
+                    Step::Tell { connection, in_notes, start, length } => {
+                        let (source, bytes) = if in_notes { (Source::Notes, &notes) } else { (Source::Lines, &lines) };
+                        shared.tell(key(connection), &mut places[connection], source, start..start + length);
+                        expected[connection].extend_from_slice(&bytes[start..start + length]);
+                    }
+                    Step::Take { connection, count } => {
+                        let count = count.min(expected[connection].len());
+                        shared.take(&mut places[connection], count);
+                        expected[connection].drain(..count);
+                    }
+                }
+                for (place, expected) in places.iter().zip(&expected) {
+                    let told = place.map(|place| shared.slices(place).collect::<Vec<_>>().concat());
+                    prop_assert_eq!(place.map_or(0, |place| shared.bytes(place)), expected.len());
+                    prop_assert_eq!(&told.unwrap_or_default(), expected);
+                }
+                let unsent: Vec<ConnectionKey> = (0..3).filter(|one| !expected[*one].is_empty()).map(key).collect();
+                let mut found = shared.unsent();
+                found.sort_unstable();
+                prop_assert_eq!(found, unsent);
+            }
+        }
+    }
+
+    #[test]
+    fn lines_that_stand_together_are_one_slice() {
+        let mut shared = Shared::default();
+        shared.begin(&mut vec![0; 30], &mut Vec::new());
+        let mut place = None;
+        let key = ConnectionKey { place: 0, generation: 0 };
+        for start in [0, 10, 20] {
+            shared.tell(key, &mut place, Source::Lines, start..start + 10);
+        }
+        assert_eq!(shared.slices(place.unwrap()).map(<[u8]>::len).collect::<Vec<_>>(), [30]);
+    }
+
+    #[test]
+    fn buffers_are_used_again_unless_they_have_grown_large() {
+        let mut shared = Shared::default();
+        let mut lines = Vec::with_capacity(SPARE_BATCH_BYTES_MAX);
+        shared.begin(&mut lines, &mut Vec::with_capacity(SPARE_BATCH_BYTES_MAX + 1));
+        assert_eq!(lines.capacity(), 0);
+        shared.end();
+        let mut notes = vec![1];
+        shared.begin(&mut lines, &mut notes);
+        assert_eq!((lines.capacity(), notes.capacity()), (SPARE_BATCH_BYTES_MAX, 0));
+    }
+}
