@@ -20,6 +20,7 @@ pub mod limits;
 mod log_reader;
 mod login;
 pub mod opening;
+mod pending;
 mod present;
 pub mod segment;
 mod shared;

@@ -279,24 +279,6 @@ fn a_session_beside_another_gets_nothing_old() {
 }
 
 #[test]
-fn a_socket_that_takes_a_part_of_what_it_is_told_gets_the_rest_in_order_before_what_comes_later() {
-    for room in 1..400 {
-        let mut world = World::new();
-        let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
-        world.frames(leia);
-        world.set_room(leia, Some(room));
-        let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
-        world.send(han, command("/msgto leia one") + &command("/msgto leia two"));
-        world.send(leia, command("/msgto han three"));
-        world.send(han, command("/msgto leia four"));
-        world.set_deaf(leia, false);
-        let frames = world.frames(leia);
-        let told: Vec<&str> = frames.iter().map(|frame| frame["text"].as_str().unwrap_or("answer")).collect();
-        assert_eq!(told, ["one", "two", "answer", "four"], "{room} bytes are taken");
-    }
-}
-
-#[test]
 fn a_reader_that_is_too_slow_gets_everything_once_from_the_log() {
     let mut world = World::new();
     let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));

@@ -24,13 +24,16 @@ impl Hub {
             self.handle_connection_timeout(key, now);
         }
         self.lapse_transfers(now);
+        if self.shrink_at.is_some_and(|due| due <= now.tick) {
+            self.shrink_batches();
+        }
     }
 
     /// When [`Hub::handle_timeout`] is next due.
     pub fn next_timeout(&self) -> Option<Instant> {
         let connection = self.timers.peek().map(|Reverse((due, _))| *due);
         let offer = self.lapsing.peek().map(|Reverse((due, _))| *due);
-        connection.into_iter().chain(offer).min()
+        connection.into_iter().chain(offer).chain(self.shrink_at).min()
     }
 
     fn handle_connection_timeout(&mut self, key: ConnectionKey, now: Now) {

@@ -1,6 +1,7 @@
 //! Telling: every event and answer waits in the batch of what it was decided on, and goes out when that is durable.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::chat::{Event, Refusal, Seq};
 use crate::clock::Timestamp;
@@ -10,71 +11,9 @@ use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, ShortAnswer, sentenc
 use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
 use super::hub::{Hub, Output};
 use super::limits;
+use super::pending::{Delivery, Pending};
 use super::segment::Position;
-
-/// One thing to be done when a batch is durable, in order.
-#[derive(Debug)]
-enum Delivery {
-    /// An event for a session that is fed live.
-    Event { to: ConnectionKey, seq: Seq, line: Range<usize> },
-    /// An answer or signal, already in the receiver's dialect.
-    Note { to: ConnectionKey, bytes: Range<usize> },
-    /// A login is durable: its backlog begins after this event.
-    Backlog { to: ConnectionKey, after: Seq },
-    /// Everything that a history may hold is durable.
-    History { to: ConnectionKey },
-    /// The last word to a connection has been said.
-    Close { to: ConnectionKey },
-}
-
-/// Events that become durable together, and all that waits for them.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    lines: Vec<u8>,
-    /// Where each event's line begins in `lines`.
-    starts: Vec<usize>,
-    first: Seq,
-    at: Timestamp,
-    notes: Vec<u8>,
-    deliveries: Vec<Delivery>,
-    console: Vec<u8>,
-    bytes: u64,
-    /// Bytes of notes that came when the log had the batch already.
-    late_bytes: usize,
-}
-
-impl Pending {
-    /// Whether as much is in it as may be.
-    pub(super) fn is_full(&self) -> bool {
-        self.lines.len() + self.notes.len() > limits::BATCH_BYTES_MAX
-            || self.deliveries.len() > limits::BATCH_DELIVERIES_MAX
-    }
-
-    /// Whether as much came behind it as may, while the log had it.
-    pub(super) fn is_full_of_late_notes(&self) -> bool {
-        self.late_bytes > limits::BATCH_BYTES_MAX
-    }
-
-    fn last(&self) -> Seq {
-        self.first + self.starts.len() as Seq - 1
-    }
-
-    /// The same with nothing in it, for another batch; what has grown large is given back.
-    fn emptied(mut self) -> Self {
-        let bytes = self.lines.capacity()
-            + self.notes.capacity()
-            + size_of::<usize>() * self.starts.capacity()
-            + size_of::<Delivery>() * self.deliveries.capacity();
-        if bytes > limits::SPARE_BATCH_BYTES_MAX {
-            return Self::default();
-        }
-        self.lines.clear();
-        self.starts.clear();
-        self.notes.clear();
-        self.deliveries.clear();
-        Self { bytes: 0, late_bytes: 0, console: Vec::new(), ..self }
-    }
-}
+use super::shared::place_in_batch;
 
 impl Hub {
     /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
@@ -85,31 +24,41 @@ impl Hub {
             self.state.apply(seq, now.at, &event);
             self.index.add(&self.state, &event);
             let pending = &mut self.open;
-            if pending.starts.is_empty() {
+            if !pending.has_events() {
                 pending.first = seq;
             }
             pending.at = now.at;
             let start = pending.lines.len();
             event.encode(seq, now.at, &mut pending.lines);
             pending.lines.push(b'\n');
-            pending.starts.push(start);
-            let line = start..pending.lines.len();
-            pending.bytes += line.len() as u64;
+            let place = place_in_batch(pending.ends.len());
+            pending.ends.push(place_in_batch(pending.lines.len()));
+            pending.bytes += (pending.lines.len() - start) as u64;
             let durable_seq = self.durable.seq;
             if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut()) {
                 logged_in.note_own(seq, durable_seq);
             }
-            self.address(&event, seq, &line, origin);
+            self.address(&event, place, origin);
             self.tell_operator(&event, now.at);
         }
     }
 
     /// Queues an event for everybody it is pushed to.
-    fn address(&mut self, event: &Event, seq: Seq, line: &Range<usize>, origin: Option<ConnectionKey>) {
+    fn address(&mut self, event: &Event, place: u32, origin: Option<ConnectionKey>) {
         let Self { state, present, watchers, open, .. } = self;
+        match event {
+            Event::GroupMessage { group, .. } => {
+                open.tell_audience(present.of_members(state, *group), origin, place);
+                return;
+            }
+            Event::GroupJoined { .. } | Event::GroupLeft { .. } | Event::GroupCreated { .. } => {
+                present.forget_audiences();
+            }
+            _ => {}
+        }
         let mut to_connection = |to: ConnectionKey| {
             if Some(to) != origin {
-                open.deliveries.push(Delivery::Event { to, seq, line: line.clone() });
+                open.deliveries.push(Delivery::Event { to, place });
             }
         };
         let mut to_user = |user: UserName| {
@@ -126,7 +75,7 @@ impl Hub {
                 invited.iter().copied().for_each(&mut to_user);
                 to_user(*by);
             }
-            Event::GroupMessage { group, .. } | Event::GroupJoined { group, .. } => {
+            Event::GroupJoined { group, .. } => {
                 state.groups.get(group).into_iter().flat_map(|group| group.joined.keys().copied()).for_each(to_user);
             }
             Event::GroupInvited { group, invited, .. } => {
@@ -153,7 +102,9 @@ impl Hub {
             // It stands in closed segments only, and is never decided.
             | Event::Erased { .. }
             | Event::ServerStarted { .. }
-            | Event::ServerStopped { .. } => {}
+            | Event::ServerStopped { .. }
+            // To its audience, above.
+            | Event::GroupMessage { .. } => {}
         }
     }
 
@@ -221,13 +172,14 @@ impl Hub {
 
     /// Queues what `write` appends.
     fn note(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
-        let is_late = self.in_flight.is_some() && self.open.starts.is_empty();
+        let is_late = self.in_flight.is_some() && !self.open.has_events();
         let pending = self.newest_pending();
         let start = pending.notes.len();
         write(&mut pending.notes);
-        let bytes = start..pending.notes.len();
-        pending.late_bytes += if is_late { bytes.len() } else { 0 };
-        pending.deliveries.push(Delivery::Note { to: key, bytes });
+        let end = pending.notes.len();
+        pending.late_bytes += if is_late { end - start } else { 0 };
+        let (start, end) = (place_in_batch(start), place_in_batch(end));
+        pending.deliveries.push(Delivery::Note { to: key, start, end });
     }
 
     /// Closes a connection behind everything it has been told.
@@ -248,7 +200,7 @@ impl Hub {
     /// The batch that holds the newest decided event: what is told now waits for it and for no later one.
     fn newest_pending(&mut self) -> &mut Pending {
         match &mut self.in_flight {
-            Some(in_flight) if self.open.starts.is_empty() => in_flight,
+            Some(in_flight) if !self.open.has_events() => in_flight,
             _ => &mut self.open,
         }
     }
@@ -262,17 +214,17 @@ impl Hub {
         if self.in_flight.is_some() {
             return;
         }
-        if self.open.starts.is_empty() {
+        if !self.open.has_events() {
             // What is delivered may tell more; it is delivered in the same turn.
             while !self.open.deliveries.is_empty() {
                 let pending = self.take_open();
                 self.release(pending, now);
                 self.take_up_held(now);
-                if !self.open.starts.is_empty() {
+                if self.open.has_events() {
                     break;
                 }
             }
-            if self.open.starts.is_empty() {
+            if !self.open.has_events() {
                 return;
             }
         }
@@ -305,10 +257,10 @@ impl Hub {
     ) {
         let mut pending = self.in_flight.take().expect("the log answers only for the batch it was given");
         self.room_bytes = room_bytes;
-        let ends = pending.starts.iter().skip(1).copied().chain([lines.len()]);
-        for ((seq, start), end) in (pending.first..).zip(&pending.starts).zip(ends) {
-            let length = u32::try_from(end - start).expect("a line is at most 1 MiB");
-            let position = Position { seq, segment, offset: offset + *start as u64, length };
+        let mut start = 0;
+        for (seq, end) in (pending.first..).zip(&pending.ends) {
+            let position = Position { seq, segment, offset: offset + u64::from(start), length: end - start };
+            start = *end;
             if let Some(closed) = self.index.place(position) {
                 self.outputs.push_back(Output::Archive(closed));
             }
@@ -354,18 +306,31 @@ impl Hub {
         }
         self.keep_unsent();
         self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
-        for delivery in pending.deliveries.drain(..) {
+        let mut deliveries = std::mem::take(&mut pending.deliveries);
+        for delivery in deliveries.drain(..) {
             match delivery {
-                Delivery::Event { to, seq, line } => self.deliver_event(to, seq, line),
-                Delivery::Note { to, bytes } => {
+                Delivery::Event { to, place } => {
+                    self.deliver_event(to, pending.first + Seq::from(place), pending.line(place));
+                }
+                Delivery::Audience { audience, except, place } => {
+                    let (seq, line) = (pending.first + Seq::from(place), pending.line(place));
+                    for to in pending.audiences[audience as usize].iter().filter(|to| Some(**to) != except) {
+                        self.deliver_event(*to, seq, line.clone());
+                    }
+                }
+                Delivery::Note { to, start, end } => {
                     let Some((connection, _, outgoing)) = self.connection_beside(to) else { continue };
-                    connection.tell_note(to, bytes, outgoing);
+                    connection.tell_note(to, start as usize..end as usize, outgoing);
                     self.touch(to);
                 }
                 Delivery::Backlog { to, after } => self.begin_backlog(to, after, now),
                 Delivery::History { to } => self.begin_history(to),
                 Delivery::Close { to } => self.begin_closing(to, now.tick),
             }
+        }
+        pending.deliveries = deliveries;
+        if self.outgoing.shared.is_large() || pending.is_large() {
+            self.shrink_at = Some(now.tick + Duration::from_millis(limits::SPARE_BATCH_MS));
         }
         self.spare_batch = pending.emptied();
     }
@@ -378,6 +343,14 @@ impl Hub {
             }
         }
         self.outgoing.shared.end();
+    }
+
+    /// Gives back what batches have grown to, once none has come for a while.
+    pub(super) fn shrink_batches(&mut self) {
+        self.shrink_at = None;
+        self.spare_batch.shrink();
+        self.open.shrink();
+        self.outgoing.shared.shrink();
     }
 
     fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: Range<usize>) {

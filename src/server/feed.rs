@@ -40,11 +40,11 @@ impl Hub {
     /// Asks for the next lines of a session that is behind, or has it live where there are none.
     pub(super) fn catch_up(&mut self, key: ConnectionKey, now: Now) {
         let Some(connection) = self.connection(key) else { return };
+        let Some(logged_in) = connection.logged_in() else { return };
+        let Feed::CatchingUp { after, reading: false, announce } = logged_in.feed else { return };
         if connection.output_bytes(&self.outgoing.shared) >= limits::OUTPUT_RESUME_BYTES {
             return;
         }
-        let Some(logged_in) = connection.logged_in() else { return };
-        let Feed::CatchingUp { after, reading: false, announce } = logged_in.feed else { return };
         let (older, positions) = self.owed(key, after);
         if older.is_some() || !positions.is_empty() {
             if let Some(feed) = self.feed_mut(key) {

@@ -20,12 +20,12 @@ use crate::protocol::LineCutter;
 
 use super::archive::Older;
 use super::connection::{Connection, ConnectionKey, Feed, Now, Outgoing, Phase};
-use super::deliver::Pending;
 use super::feed::HistoryQuery;
 use super::index::Index;
 use super::introductions::Introductions;
 use super::limits;
 use super::login::Attempt;
+use super::pending::Pending;
 use super::present::Present;
 use super::segment::Position;
 
@@ -137,6 +137,8 @@ pub struct Hub {
     pub(super) spare_batch: Pending,
     /// What connections are told.
     pub(super) outgoing: Outgoing,
+    /// When to give back what batches have grown to.
+    pub(super) shrink_at: Option<Instant>,
     pub(super) durable: Durable,
     /// Bytes the log surely takes, as it last said, and those given to it since.
     pub(super) room_bytes: u64,
@@ -187,6 +189,7 @@ impl Hub {
             in_flight: None,
             spare_batch: Pending::default(),
             outgoing: Outgoing::default(),
+            shrink_at: None,
             durable,
             room_bytes,
             asked_for_room: false,

@@ -10,8 +10,12 @@ pub const OUTPUT_SENT_BYTES_MAX: usize = 128 << 10;
 pub const SPARE_BYTES_MAX: usize = 256 << 10;
 /// The most bytes of one of them.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// The most bytes of the buffers of a batch that are used for another.
-pub const SPARE_BATCH_BYTES_MAX: usize = 128 << 10;
+/// The most bytes of each buffer of a batch that are kept for another however long there is none.
+pub const SPARE_BATCH_BYTES_MAX: usize = 64 << 10;
+/// How long larger ones are kept.
+pub const SPARE_BATCH_MS: u64 = 1_000;
+/// Connections of the members of groups that are remembered for the next message to the group.
+pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;
 /// Unsent bytes below which a connection that fell behind goes on reading the log.
 pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
 /// Bytes read from a socket in one turn.

@@ -1,14 +1,21 @@
 //! Which connections each user is logged in with, by the user's place in the state: users are added there and never
-//! taken out, so that no name is kept a second time.
+//! taken out, so that no name is kept a second time. And those of all members of the groups that are written to.
+
+use std::sync::Arc;
 
 use super::connection::ConnectionKey;
+use super::limits::AUDIENCES_KEYS_MAX;
 use crate::chat::State;
-use crate::names::UserName;
+use crate::names::{GroupName, NameMap, UserName};
 
 /// The connections of all users that are logged in.
 #[derive(Debug, Default)]
 pub(super) struct Present {
     users: Vec<Keys>,
+    /// Those of members of groups, since anybody last came or went.
+    audiences: NameMap<GroupName, Arc<[ConnectionKey]>>,
+    /// How many keys those are.
+    audiences_keys: usize,
 }
 
 /// The connections of one user; nearly everybody has one.
@@ -46,8 +53,30 @@ impl Present {
         place.and_then(|place| self.users.get(place)).map(Keys::as_slice).unwrap_or_default()
     }
 
+    /// The connections of all members of a group, in the order in which they joined.
+    pub(super) fn of_members(&mut self, state: &State, group: GroupName) -> Arc<[ConnectionKey]> {
+        if let Some(audience) = self.audiences.get(&group) {
+            return Arc::clone(audience);
+        }
+        let members = state.groups.get(&group).into_iter().flat_map(|group| group.joined.keys());
+        let audience: Arc<[ConnectionKey]> = members.flat_map(|member| self.of(state, *member)).copied().collect();
+        if self.audiences_keys + audience.len() > AUDIENCES_KEYS_MAX {
+            self.forget_audiences();
+        }
+        self.audiences_keys += audience.len();
+        self.audiences.insert(group, Arc::clone(&audience));
+        audience
+    }
+
+    /// The members of a group are others now.
+    pub(super) fn forget_audiences(&mut self) {
+        self.audiences_keys = 0;
+        self.audiences.clear();
+    }
+
     /// The user at this place of the state has logged in.
     pub(super) fn add(&mut self, user: usize, key: ConnectionKey) {
+        self.forget_audiences();
         if self.users.len() <= user {
             self.users.resize(user + 1, Keys::None);
         }
@@ -58,6 +87,7 @@ impl Present {
 
     /// The user at this place of the state has logged out there.
     pub(super) fn remove(&mut self, user: usize, key: ConnectionKey) {
+        self.forget_audiences();
         if let Some(keys) = self.users.get_mut(user) {
             *keys = Keys::from_iter(keys.as_slice().iter().copied().filter(|present| *present != key));
         }

@@ -148,10 +148,23 @@ impl Shared {
     /// Forgets the batch. Nothing is left to be sent but to connections that are gone.
     pub(super) fn end(&mut self) {
         self.unsent = 0;
-        empty(&mut self.told);
-        empty(&mut self.pieces);
-        empty(&mut self.lines);
-        empty(&mut self.notes);
+        self.told.clear();
+        self.pieces.clear();
+        self.lines.clear();
+        self.notes.clear();
+    }
+
+    /// Whether its buffers have grown large.
+    pub(super) fn is_large(&self) -> bool {
+        is_large(&self.told) || is_large(&self.pieces) || is_large(&self.lines) || is_large(&self.notes)
+    }
+
+    /// Gives large buffers back in which nothing is.
+    pub(super) fn shrink(&mut self) {
+        shrink(&mut self.told);
+        shrink(&mut self.pieces);
+        shrink(&mut self.lines);
+        shrink(&mut self.notes);
     }
 }
 
@@ -159,16 +172,21 @@ fn index(place: ToldPlace) -> usize {
     place.get() as usize - 1
 }
 
-fn place_in_batch(place: usize) -> u32 {
+/// A place in a batch, of which all are small.
+pub(super) fn place_in_batch(place: usize) -> u32 {
     u32::try_from(place).expect("a batch is far shorter than 4 GiB")
 }
 
-/// Empties a list for another batch; what has grown large is given back.
-fn empty<T>(list: &mut Vec<T>) {
-    list.clear();
-    if list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX {
+/// Gives a list's memory back if that is large and nothing is in it.
+pub(super) fn shrink<T>(list: &mut Vec<T>) {
+    if list.is_empty() && is_large(list) {
         *list = Vec::new();
     }
+}
+
+/// Whether the memory of a list is more than is kept for long.
+pub(super) fn is_large<T>(list: &Vec<T>) -> bool {
+    list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX
 }
 
 #[cfg(test)]
@@ -238,14 +256,17 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_used_again_unless_they_have_grown_large() {
+    fn buffers_are_used_again_and_large_ones_given_back_when_nothing_is_in_them() {
         let mut shared = Shared::default();
-        let mut lines = Vec::with_capacity(SPARE_BATCH_BYTES_MAX);
-        shared.begin(&mut lines, &mut Vec::with_capacity(SPARE_BATCH_BYTES_MAX + 1));
-        assert_eq!(lines.capacity(), 0);
-        shared.end();
-        let mut notes = vec![1];
+        let (usual, large) = (SPARE_BATCH_BYTES_MAX, SPARE_BATCH_BYTES_MAX + 1);
+        let (mut lines, mut notes) = (Vec::with_capacity(usual), vec![0; large]);
         shared.begin(&mut lines, &mut notes);
-        assert_eq!((lines.capacity(), notes.capacity()), (SPARE_BATCH_BYTES_MAX, 0));
+        assert_eq!((lines.capacity(), notes.capacity()), (0, 0));
+        shared.shrink();
+        assert_eq!(shared.notes.len(), large);
+        shared.end();
+        assert_eq!((shared.lines.capacity(), shared.notes.capacity()), (usual, large));
+        shared.shrink();
+        assert_eq!((shared.lines.capacity(), shared.notes.capacity()), (usual, 0));
     }
 }

@@ -1,0 +1,63 @@
+//! Who is told of a message, and in which order, whatever the sockets take at once.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use messenger::server::connection::ConnectionKey;
+use serde_json::{Value, json};
+use world::World;
+
+fn texts(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame["text"].as_str()).collect()
+}
+
+#[test]
+fn a_message_to_a_group_reaches_who_is_a_member_and_there_when_it_is_sent() {
+    let mut world = World::new();
+    let (han, leia, luke) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("luke"));
+    world.command(han, "/creategroup rebels leia luke");
+    world.command(leia, "/joingroup rebels");
+    let mut number = 0;
+    let mut check = |world: &mut World, expected: &[ConnectionKey], others: &[ConnectionKey]| {
+        // Twice: who was found for the first is remembered for the second.
+        for _ in 0..2 {
+            number += 1;
+            let (expected, others) = (expected.iter(), others.iter());
+            expected.clone().chain(others.clone()).for_each(|key| drop(world.frames(*key)));
+            world.command(han, &format!("/groupmsg rebels {number}"));
+            expected.for_each(|key| assert_eq!(texts(&world.frames(*key)), [number.to_string()]));
+            others.for_each(|key| assert_eq!(texts(&world.frames(*key)), [""; 0]));
+        }
+    };
+    check(&mut world, &[leia], &[luke]);
+    world.command(luke, "/joingroup rebels");
+    check(&mut world, &[leia, luke], &[]);
+    let at_home = world.login("luke");
+    check(&mut world, &[leia, luke, at_home], &[]);
+    world.command(leia, "/leavegroup rebels");
+    check(&mut world, &[luke, at_home], &[leia]);
+    world.command(luke, "/logout");
+    check(&mut world, &[at_home], &[leia]);
+    world.disconnect(at_home);
+    check(&mut world, &[], &[leia]);
+}
+
+#[test]
+fn a_socket_that_takes_a_part_of_what_it_is_told_gets_the_rest_in_order_before_what_comes_later() {
+    for room in 1..400 {
+        let mut world = World::new();
+        let (han, leia) = (world.logged_in("han"), world.logged_in("leia"));
+        world.frames(leia);
+        world.set_room(leia, Some(room));
+        let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+        world.send(han, command("/msgto leia one") + &command("/msgto leia two"));
+        world.send(leia, command("/msgto han three"));
+        world.send(han, command("/msgto leia four"));
+        world.set_deaf(leia, false);
+        let frames = world.frames(leia);
+        let told: Vec<&str> = frames.iter().map(|frame| frame["text"].as_str().unwrap_or("answer")).collect();
+        assert_eq!(told, ["one", "two", "answer", "four"], "{room} bytes are taken");
+    }
+}
