@@ -126,7 +126,7 @@ fn local_moment(local: NaiveDateTime) -> Option<Timestamp> {
 }
 
 /// The two digits of a value below 100.
-fn digits(value: u64) -> [u8; 2] {
+pub(crate) fn digits(value: u64) -> [u8; 2] {
     const DIGITS: [[u8; 2]; 100] = {
         let mut digits = [*b"00"; 100];
         let mut value = 0_u8;
@@ -240,6 +240,31 @@ impl LocalWords {
             self.words = moment.to_local_words();
         }
         &self.words
+    }
+}
+
+/// A moment as [`Timestamp::to_rfc3339`] has it, remembered while it lasts: all that is recorded in a turn of a server is
+/// recorded in one moment.
+#[derive(Debug)]
+pub struct LogForm {
+    at: Timestamp,
+    form: [u8; 24],
+}
+
+impl Default for LogForm {
+    fn default() -> Self {
+        let at = Timestamp::default();
+        Self { at, form: at.to_rfc3339() }
+    }
+}
+
+impl LogForm {
+    /// The same as [`Timestamp::to_rfc3339`].
+    pub fn of(&mut self, at: Timestamp) -> [u8; 24] {
+        if self.at != at {
+            *self = Self { at, form: at.to_rfc3339() };
+        }
+        self.form
     }
 }
 

@@ -67,6 +67,12 @@ impl<const N: usize> Hash for Inline<N> {
     }
 }
 
+/// What all names can.
+pub trait Name {
+    /// Appends the name: ASCII, in which nothing needs escaping.
+    fn append_to(&self, out: &mut Vec<u8>);
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $allowed:pat, $rule:literal) => {
         $(#[$doc])*
@@ -102,6 +108,15 @@ macro_rules! name_type {
             /// The name as it was typed.
             pub fn as_str(&self) -> &str {
                 self.0.as_str()
+            }
+        }
+
+        impl Name for $name {
+            #[inline]
+            fn append_to(&self, out: &mut Vec<u8>) {
+                // As many bytes as a name may have, and those that it has not taken back: a few stores, not a call.
+                out.extend_from_slice(&self.0.bytes);
+                out.truncate(out.len() - $bytes + usize::from(self.0.length));
             }
         }
 

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Addressee, Event, FileOffer, Origin, Outcome, Record, SessionId, TransferPath};
+use super::json::{label, quoted};
 use super::{Seq, json, straight};
 use crate::clock::Timestamp;
-use crate::names::{DeviceName, GroupName, Text, TransferId, UserName};
+use crate::names::{DeviceName, GroupName, Name, Text, TransferId, UserName};
 
 /// A line of the log that cannot be read as an event.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +33,15 @@ pub enum DecodeError {
 impl Event {
     /// Appends the event's line, without its line feed: one JSON object, the same bytes in the log and on the wire.
     pub fn encode(&self, seq: Seq, at: Timestamp, out: &mut Vec<u8>) {
+        self.encode_at(seq, &at.to_rfc3339(), out);
+    }
+
+    /// The same, with the moment as [`Timestamp::to_rfc3339`] has it.
+    pub fn encode_at(&self, seq: Seq, at: &[u8; 24], out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"seq\":");
         json::number(seq, out);
         out.extend_from_slice(b",\"ts\":\"");
-        out.extend_from_slice(&at.to_rfc3339());
+        out.extend_from_slice(at);
         out.extend_from_slice(b"\",\"type\":\"");
         out.extend_from_slice(self.kind().as_bytes());
         out.push(b'"');
@@ -43,78 +49,81 @@ impl Event {
         match self {
             Self::Message { from, to, text, origin } => {
                 fields
-                    .word("from", from.as_bytes())
-                    .word("to", to.as_bytes())
-                    .text("text", text.as_str())
+                    .word(quoted!("from"), from)
+                    .word(quoted!("to"), to)
+                    .text(label!("text"), text.as_str())
                     .origin(origin);
             }
             Self::GroupMessage { group, from, text, origin } => {
-                fields.word("group", group.as_bytes()).word("from", from.as_bytes());
-                fields.text("text", text.as_str()).origin(origin);
+                fields.word(quoted!("group"), group).word(quoted!("from"), from);
+                fields.text(label!("text"), text.as_str()).origin(origin);
             }
             Self::GroupCreated { group, by, invited, origin } | Self::GroupInvited { group, by, invited, origin } => {
-                fields.word("group", group.as_bytes()).word("by", by.as_bytes());
-                fields.users("invited", invited).origin(origin);
+                fields.word(quoted!("group"), group).word(quoted!("by"), by);
+                fields.users(label!("invited"), invited).origin(origin);
             }
             Self::GroupJoined { group, user, origin } | Self::GroupLeft { group, user, origin } => {
-                fields.word("group", group.as_bytes()).word("user", user.as_bytes()).origin(origin);
+                fields.word(quoted!("group"), group).word(quoted!("user"), user).origin(origin);
             }
             Self::Login { user, session, ip, udp_port, device } => {
-                fields.word("user", user.as_bytes()).number("session", *session).word("ip", ip.to_string().as_bytes());
+                fields
+                    .word(quoted!("user"), user)
+                    .number(label!("session"), *session)
+                    .bytes(quoted!("ip"), ip.to_string().as_bytes());
                 if let Some(port) = udp_port {
-                    fields.number("udp_port", u64::from(*port));
+                    fields.number(label!("udp_port"), u64::from(*port));
                 }
-                fields.optional_word("device", device.as_ref().map(DeviceName::as_bytes));
+                fields.optional_word(quoted!("device"), device.as_ref());
             }
             Self::LoginFailed { user, ip, failures } => {
                 fields
-                    .word("user", user.as_bytes())
-                    .word("ip", ip.to_string().as_bytes())
-                    .number("failures", u64::from(*failures));
+                    .word(quoted!("user"), user)
+                    .bytes(quoted!("ip"), ip.to_string().as_bytes())
+                    .number(label!("failures"), u64::from(*failures));
             }
             Self::UserBlocked { user, until } => {
-                fields.word("user", user.as_bytes()).word("until", until.to_string().as_bytes());
+                fields.word(quoted!("user"), user).bytes(quoted!("until"), until.to_string().as_bytes());
             }
             Self::Logout { user, session, reason } => {
-                fields.word("user", user.as_bytes()).number("session", *session).json("reason", reason);
+                fields.word(quoted!("user"), user).number(label!("session"), *session).json(label!("reason"), reason);
             }
             Self::TransferOffered { from, to, transfer, files } => {
-                fields.word("from", from.as_bytes()).word("to", to.as_bytes()).word("transfer", transfer.as_bytes());
+                fields.word(quoted!("from"), from).word(quoted!("to"), to).word(quoted!("transfer"), transfer);
                 fields.files(files);
             }
             Self::TransferAnswered { transfer, user, accept } => {
-                fields.word("transfer", transfer.as_bytes()).word("user", user.as_bytes()).json("accept", accept);
+                fields.word(quoted!("transfer"), transfer).word(quoted!("user"), user).json(label!("accept"), accept);
             }
             Self::TransferEnded { transfer, outcome, bytes, hash, path } => {
-                fields.word("transfer", transfer.as_bytes()).json("outcome", outcome);
+                fields.word(quoted!("transfer"), transfer).json(label!("outcome"), outcome);
                 if let Some(bytes) = bytes {
-                    fields.number("bytes", *bytes);
+                    fields.number(label!("bytes"), *bytes);
                 }
                 if let Some(hash) = hash {
-                    fields.text("hash", hash);
+                    fields.text(label!("hash"), hash);
                 }
                 if let Some(path) = path {
-                    fields.json("path", path);
+                    fields.json(label!("path"), path);
                 }
             }
             Self::KeyBound { user, device, key } => {
-                fields.word("user", user.as_bytes());
-                fields.optional_word("device", device.as_ref().map(DeviceName::as_bytes)).text("key", key);
+                fields.word(quoted!("user"), user);
+                fields.optional_word(quoted!("device"), device.as_ref()).text(label!("key"), key);
             }
             Self::Erasure { by, reason, erased } => {
-                fields.text("by", by).text("reason", reason).json("erased", erased);
+                fields.text(label!("by"), by).text(label!("reason"), reason).json(label!("erased"), erased);
             }
             Self::Erased { from, to, origin, leaf } => {
-                fields.word("from", from.as_bytes());
+                fields.word(quoted!("from"), from);
                 match to {
-                    Addressee::User(user) => fields.word("to", user.as_bytes()),
-                    Addressee::Group(group) => fields.word("group", group.as_bytes()),
+                    Addressee::User(user) => fields.word(quoted!("to"), user),
+                    Addressee::Group(group) => fields.word(quoted!("group"), group),
                 };
                 fields.origin(origin);
-                fields.text("leaf", leaf);
+                fields.text(label!("leaf"), leaf);
             }
             Self::ServerStarted { version } | Self::ServerStopped { version } => {
-                fields.text("version", version);
+                fields.text(label!("version"), version);
             }
         }
         out.push(b'}');
@@ -147,66 +156,65 @@ impl Event {
     }
 }
 
-/// Writes the fields of one event, each behind a comma.
+/// Writes the fields of one event, each behind what stands before its value.
 struct Fields<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl Fields<'_> {
-    // Inlined, so that the length of a field's name is known where it is written: a store each, not a call.
+    // Inlined, so that the length of what is written is known: a store each, not a call.
     #[inline(always)]
-    fn name(&mut self, name: &str) {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn word(&mut self, quoted: &[u8], value: &impl Name) -> &mut Self {
+        self.out.extend_from_slice(quoted);
+        value.append_to(self.out);
+        self.out.push(b'"');
+        self
+    }
+
+    fn optional_word(&mut self, quoted: &[u8], value: Option<&impl Name>) -> &mut Self {
+        match value {
+            Some(value) => self.word(quoted, value),
+            None => self,
+        }
     }
 
     /// A value in which nothing can need escaping.
-    #[inline(always)]
-    fn word(&mut self, name: &str, value: &[u8]) -> &mut Self {
-        self.name(name);
-        self.out.push(b'"');
+    fn bytes(&mut self, quoted: &[u8], value: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(quoted);
         self.out.extend_from_slice(value);
         self.out.push(b'"');
         self
     }
 
-    fn optional_word(&mut self, name: &str, value: Option<&[u8]>) -> &mut Self {
-        match value {
-            Some(value) => self.word(name, value),
-            None => self,
-        }
-    }
-
-    fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        self.name(name);
+    fn text(&mut self, label: &[u8], value: &str) -> &mut Self {
+        self.out.extend_from_slice(label);
         json::string(value, self.out);
         self
     }
 
-    fn number(&mut self, name: &str, value: u64) -> &mut Self {
-        self.name(name);
+    fn number(&mut self, label: &[u8], value: u64) -> &mut Self {
+        self.out.extend_from_slice(label);
         json::number(value, self.out);
         self
     }
 
     /// A value whose JSON has no strings but plain words.
-    fn json(&mut self, name: &str, value: &impl Serialize) -> &mut Self {
-        self.name(name);
+    fn json(&mut self, label: &[u8], value: &impl Serialize) -> &mut Self {
+        self.out.extend_from_slice(label);
         serde_json::to_writer(&mut *self.out, value).expect("writing to memory cannot fail");
         self
     }
 
-    fn users(&mut self, name: &str, users: &[UserName]) -> &mut Self {
-        self.json(name, &users)
+    fn users(&mut self, label: &[u8], users: &[UserName]) -> &mut Self {
+        self.json(label, &users)
     }
 
     fn files(&mut self, files: &[FileOffer]) {
-        self.name("files");
+        self.out.extend_from_slice(label!("files"));
         for (index, file) in files.iter().enumerate() {
             self.out.extend_from_slice(if index == 0 { b"[{\"name\":" } else { b",{\"name\":" });
             json::string(&file.name, self.out);
-            self.number("size", file.size);
+            self.number(label!("size"), file.size);
             self.out.push(b'}');
         }
         self.out.extend_from_slice(if files.is_empty() { b"[]" } else { b"]" });
@@ -214,7 +222,7 @@ impl Fields<'_> {
 
     fn origin(&mut self, origin: &Option<Origin>) {
         if let Some(Origin { device, id }) = origin {
-            self.word("device", device.as_bytes()).number("id", *id);
+            self.word(quoted!("device"), device).number(label!("id"), *id);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Writing JSON the one way the log allows: controls escaped so that no line can drive a terminal.
 
+use crate::clock::digits;
+
 /// Appends `text` as a JSON string with its quotes.
 ///
 /// `"`, `\`, everything below 0x20, DEL and the C1 controls are escaped, by the short form where JSON has one, else
@@ -58,19 +60,36 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
+/// What stands before the value of a field that is not the first: its name, as one literal.
+macro_rules! label {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+pub(crate) use label;
+
+/// The same, for a value in quotes.
+macro_rules! quoted {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":\"").as_bytes()
+    };
+}
+pub(crate) use quoted;
+
 /// Appends a number in decimal.
 pub fn number(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0_u8; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+    let mut written = [0_u8; 20];
+    let mut start = written.len();
+    while value >= 10 {
+        start -= 2;
+        written[start..start + 2].copy_from_slice(&digits(value % 100));
+        value /= 100;
     }
-    out.extend_from_slice(&digits[start..]);
+    if value > 0 || start == written.len() {
+        start -= 1;
+        written[start] = digits(value)[1];
+    }
+    out.extend_from_slice(&written[start..]);
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 
 use super::frame::{CandidateFrame, Id, OfferFrame, VerdictFrame};
 use super::put_frame;
-use crate::chat::{Event, Record, Seq, SessionId, json};
+use crate::chat::json::{self, label, quoted};
+use crate::chat::{Event, Record, Seq, SessionId};
 use crate::clock::Timestamp;
-use crate::names::{DeviceName, GroupName, UserName};
+use crate::names::{DeviceName, GroupName, Name, UserName};
 
 /// One user in an answer to `/activeuser` (with `since`) or `/users` (with `online`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +103,8 @@ pub struct ShortAnswer<'a> {
     pub command: &'a str,
     pub duplicate: Option<bool>,
     pub seq: Option<Seq>,
-    pub ts: Option<Timestamp>,
+    /// As [`Timestamp::to_rfc3339`] has it.
+    pub ts: Option<[u8; 24]>,
     pub sent: Option<u64>,
     pub to: Option<UserName>,
     pub online: Option<bool>,
@@ -119,7 +121,7 @@ impl Answer {
             return None;
         }
         let Self { id, command, duplicate, seq, ts, sent, to, online, group, .. } = self;
-        let (duplicate, seq, ts, sent) = (*duplicate, *seq, *ts, *sent);
+        let (duplicate, seq, ts, sent) = (*duplicate, *seq, ts.map(Timestamp::to_rfc3339), *sent);
         Some(ShortAnswer {
             id: id.as_ref(),
             command,
@@ -140,59 +142,59 @@ impl ShortAnswer<'_> {
         out.extend_from_slice(b"{\"type\":\"ok\"");
         match self.id {
             None => {}
-            Some(Id::Number(id)) => put_number(out, "id", *id),
-            Some(id) => put_field(out, "id", id),
+            Some(Id::Number(id)) => put_number(out, label!("id"), *id),
+            Some(id) => put_field(out, label!("id"), id),
         }
-        put_word(out, "command", self.command.as_bytes());
+        put_bytes(out, quoted!("command"), self.command.as_bytes());
         if let Some(duplicate) = self.duplicate {
-            put_field(out, "duplicate", &duplicate);
+            put_field(out, label!("duplicate"), &duplicate);
         }
         if let Some(seq) = self.seq {
-            put_number(out, "seq", seq);
+            put_number(out, label!("seq"), seq);
         }
         if let Some(ts) = self.ts {
-            put_word(out, "ts", &ts.to_rfc3339());
+            out.extend_from_slice(quoted!("ts"));
+            out.extend_from_slice(&ts);
+            out.push(b'"');
         }
         if let Some(sent) = self.sent {
-            put_number(out, "sent", sent);
+            put_number(out, label!("sent"), sent);
         }
         if let Some(to) = &self.to {
-            put_word(out, "to", to.as_bytes());
+            put_word(out, quoted!("to"), to);
         }
         if let Some(online) = self.online {
             out.extend_from_slice(if online { b",\"online\":true" } else { b",\"online\":false" });
         }
         if let Some(group) = &self.group {
-            put_word(out, "group", group.as_bytes());
+            put_word(out, quoted!("group"), group);
         }
         out.extend_from_slice(b"}\n");
     }
 }
 
-// Inlined, so that the length of a field's name is known where it is written: a store each, not a call.
-#[inline(always)]
-fn put_name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn put_number(out: &mut Vec<u8>, name: &str, value: u64) {
-    put_name(out, name);
+fn put_number(out: &mut Vec<u8>, label: &[u8], value: u64) {
+    out.extend_from_slice(label);
     json::number(value, out);
 }
 
-/// A value in which nothing can need escaping.
+// Inlined, so that the length of what is written is known: a store each, not a call.
 #[inline(always)]
-fn put_word(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    put_name(out, name);
+fn put_word(out: &mut Vec<u8>, quoted: &[u8], value: &impl Name) {
+    out.extend_from_slice(quoted);
+    value.append_to(out);
     out.push(b'"');
+}
+
+/// A value in which nothing can need escaping.
+fn put_bytes(out: &mut Vec<u8>, quoted: &[u8], value: &[u8]) {
+    out.extend_from_slice(quoted);
     out.extend_from_slice(value);
     out.push(b'"');
 }
 
-fn put_field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) {
-    put_name(out, name);
+fn put_field(out: &mut Vec<u8>, label: &[u8], value: &impl Serialize) {
+    out.extend_from_slice(label);
     serde_json::to_writer(&mut *out, value).expect("writing to memory cannot fail");
 }
 

@@ -19,6 +19,7 @@ impl Hub {
     /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
     /// connection whose command made them gets none: its answer says it.
     pub(super) fn commit(&mut self, events: Vec<Event>, origin: Option<ConnectionKey>, now: Now) {
+        let at = self.log_form.of(now.at);
         for event in events {
             let seq = self.state.seq + 1;
             self.state.apply(seq, now.at, &event);
@@ -29,7 +30,7 @@ impl Hub {
             }
             pending.at = now.at;
             let start = pending.lines.len();
-            event.encode(seq, now.at, &mut pending.lines);
+            event.encode_at(seq, &at, &mut pending.lines);
             pending.lines.push(b'\n');
             let place = place_in_batch(pending.ends.len());
             pending.ends.push(place_in_batch(pending.lines.len()));

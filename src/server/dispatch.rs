@@ -247,7 +247,7 @@ impl Hub {
         if !self.speaks_json(key) {
             return false;
         }
-        let (seq, ts) = (Some(self.state.seq), Some(now.at));
+        let (seq, ts) = (Some(self.state.seq), Some(self.log_form.of(now.at)));
         let online = to.map(|to| self.state.is_online(to));
         self.tell_short(
             key,

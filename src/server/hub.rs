@@ -14,7 +14,7 @@ use slab::Slab;
 use uuid::Uuid;
 
 use crate::chat::{Event, LogoutReason, Policy, Refusal, Seq, Session, State};
-use crate::clock::{LocalWords, Timestamp};
+use crate::clock::{LocalWords, LogForm, Timestamp};
 use crate::names::{TransferId, UserName};
 use crate::protocol::LineCutter;
 
@@ -155,6 +155,7 @@ pub struct Hub {
     /// Lines that were not made because it would take none.
     pub(super) console_skipped_lines: u64,
     pub(super) console_words: LocalWords,
+    pub(super) log_form: LogForm,
     pub(super) stopping: bool,
 }
 
@@ -201,6 +202,7 @@ impl Hub {
             console_room_bytes: usize::MAX,
             console_skipped_lines: 0,
             console_words: LocalWords::default(),
+            log_form: LogForm::default(),
             stopping: false,
         };
         hub.outputs.push_back(Output::Archive(hub.durable.seq));
