@@ -71,7 +71,7 @@ impl Shared {
         if start == end {
             return;
         }
-        let new = self.pieces.len() as u32;
+        let new = place_in_batch(self.pieces.len());
         match place.map(index) {
             Some(told) => {
                 let told = &mut self.told[told];
@@ -86,7 +86,7 @@ impl Shared {
             }
             None => {
                 self.told.push(Told { key, first: new, last: new, bytes: bytes.len() });
-                *place = NonZeroU32::new(self.told.len() as u32);
+                *place = NonZeroU32::new(place_in_batch(self.told.len()));
                 self.unsent += 1;
             }
         }
@@ -131,7 +131,7 @@ impl Shared {
             let piece = &mut self.pieces[told.first as usize];
             let length = (piece.end - piece.start) as usize;
             if count < length {
-                piece.start += count as u32;
+                piece.start += place_in_batch(count);
                 return;
             }
             count -= length;
@@ -216,7 +216,7 @@ mod tests {
             shared.begin(&mut lines.clone(), &mut notes.clone());
             let mut places = [None; 3];
             let mut expected: [Vec<u8>; 3] = Default::default();
-            let key = |connection: usize| ConnectionKey { place: connection as u32, generation: 7 };
+            let key = |connection: usize| ConnectionKey { place: place_in_batch(connection), generation: 7 };
             for step in steps {
                 match step {
                     Step::Tell { connection, in_notes, start, length } => {
