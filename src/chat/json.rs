@@ -39,6 +39,10 @@ pub fn plain_length(bytes: &[u8]) -> usize {
     let (pieces, _) = bytes.as_chunks::<16>();
     let is_plain = |piece: &&[u8; 16]| !piece.iter().fold(false, |any, byte| any | is_special(*byte));
     let start = 16 * pieces.iter().take_while(is_plain).count();
+    // What is left is shorter than a piece: it is the end of one that begins before it.
+    if start == 16 * pieces.len() && bytes.last_chunk().is_some_and(|last| is_plain(&last)) {
+        return bytes.len();
+    }
     bytes[start..].iter().position(|byte| is_special(*byte)).map_or(bytes.len(), |place| start + place)
 }
 

@@ -19,6 +19,8 @@ pub struct LineCutter {
     start: usize,
     /// How far from `start` there is surely no line feed.
     searched: usize,
+    /// Whether there is one there.
+    is_found: bool,
     line_bytes_max: usize,
     skipping: bool,
 }
@@ -26,7 +28,7 @@ pub struct LineCutter {
 impl LineCutter {
     /// A cutter for lines of at most `line_bytes_max` bytes with their line feed.
     pub fn new(line_bytes_max: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, searched: 0, line_bytes_max, skipping: false }
+        Self { buffer: Vec::new(), start: 0, searched: 0, is_found: false, line_bytes_max, skipping: false }
     }
 
     /// Takes in bytes as they came.
@@ -60,36 +62,36 @@ impl LineCutter {
     /// The first byte that is no line end; such bytes before it are skipped.
     pub fn first_byte(&mut self) -> Option<u8> {
         let ends = self.buffer[self.start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        self.start += ends;
+        if ends > 0 {
+            self.start += ends;
+            (self.searched, self.is_found) = (0, false);
+        }
         self.buffer.get(self.start).copied()
     }
 
     /// Whether [`LineCutter::next_line`] has something to give.
     pub fn has_line(&mut self) -> bool {
-        let from = self.start + self.searched;
-        match memchr(b'\n', &self.buffer[from..]) {
-            Some(found) => {
-                self.searched += found;
-                true
-            }
-            None => {
-                self.skip_if_too_long();
-                false
+        if !self.is_found {
+            match memchr(b'\n', &self.buffer[self.start + self.searched..]) {
+                Some(found) => {
+                    self.searched += found;
+                    self.is_found = true;
+                }
+                None => self.skip_if_too_long(),
             }
         }
+        self.is_found
     }
 
     /// The next line, or `None` until more bytes come.
     pub fn next_line(&mut self) -> Option<CutLine<'_>> {
-        let from = self.start + self.searched;
-        let Some(found) = memchr(b'\n', &self.buffer[from..]) else {
-            self.skip_if_too_long();
+        if !self.has_line() {
             return None;
-        };
+        }
         let line_start = self.start;
-        let line_end = from + found;
+        let line_end = line_start + self.searched;
         self.start = line_end + 1;
-        self.searched = 0;
+        (self.searched, self.is_found) = (0, false);
         if std::mem::take(&mut self.skipping) || line_end - line_start >= self.line_bytes_max {
             return Some(CutLine::TooLong);
         }
@@ -112,6 +114,7 @@ impl LineCutter {
     pub fn last_line(&mut self) -> Option<CutLine<'_>> {
         let rest = self.start..self.buffer.len();
         self.start = self.buffer.len();
+        (self.searched, self.is_found) = (0, false);
         if std::mem::take(&mut self.skipping) || rest.len() >= self.line_bytes_max {
             return Some(CutLine::TooLong);
         }

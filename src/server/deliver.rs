@@ -18,12 +18,12 @@ use super::shared::place_in_batch;
 impl Hub {
     /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
     /// connection whose command made them gets none: its answer says it.
-    pub(super) fn commit(&mut self, events: Vec<Event>, origin: Option<ConnectionKey>, now: Now) {
+    pub(super) fn commit(&mut self, events: &[Event], origin: Option<ConnectionKey>, now: Now) {
         let at = self.log_form.of(now.at);
         for event in events {
             let seq = self.state.seq + 1;
-            self.state.apply(seq, now.at, &event);
-            self.index.add(&self.state, &event);
+            self.state.apply(seq, now.at, event);
+            self.index.add(&self.state, event);
             let pending = &mut self.open;
             if !pending.has_events() {
                 pending.first = seq;
@@ -39,8 +39,8 @@ impl Hub {
             if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut()) {
                 logged_in.note_own(seq, durable_seq);
             }
-            self.address(&event, place, origin);
-            self.tell_operator(&event, now.at);
+            self.address(event, place, origin);
+            self.tell_operator(event, now.at);
         }
     }
 

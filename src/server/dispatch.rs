@@ -182,7 +182,7 @@ impl Hub {
             Command::History { .. } => self.start_history(key, id, command),
             Command::Logout => self.part(key, Parting::Logout(id), now),
             _ => {
-                self.commit(events, Some(key), now);
+                self.commit(&events, Some(key), now);
                 if self.answer_message(key, id.as_ref(), &command, now) {
                     return Ok(());
                 }

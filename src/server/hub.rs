@@ -207,7 +207,7 @@ impl Hub {
         };
         hub.outputs.push_back(Output::Archive(hub.durable.seq));
         let started = hub.state.decide_start(env!("CARGO_PKG_VERSION"));
-        hub.commit(started, None, now);
+        hub.commit(&started, None, now);
         hub.await_receivers(now);
         hub
     }
@@ -310,7 +310,7 @@ impl Hub {
         for (_, key) in sessions {
             self.end_session(key, LogoutReason::Shutdown, now);
         }
-        self.commit(vec![Event::ServerStopped { version: env!("CARGO_PKG_VERSION").to_owned() }], None, now);
+        self.commit(&[Event::ServerStopped { version: env!("CARGO_PKG_VERSION").to_owned() }], None, now);
         for key in told {
             self.close_with(key, &Refusal::ShuttingDown);
         }
@@ -430,7 +430,7 @@ impl Hub {
         let Some(session) = self.session(key) else { return };
         let logout = self.state.logout_event(&session, reason);
         self.leave(key);
-        self.commit(vec![logout], Some(key), now);
+        self.commit(&[logout], Some(key), now);
         self.end_introductions(key, session.user, now);
     }
 

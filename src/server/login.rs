@@ -71,7 +71,7 @@ impl Hub {
     fn record_wrong_password(&mut self, key: ConnectionKey, attempt: &Attempt, now: Now) -> Refusal {
         let Some(ip) = self.connection(key).map(|connection| connection.ip) else { return Refusal::NotLoggedIn };
         let (events, refusal) = self.state.decide_wrong_password(&self.policy, now.at, attempt.user, ip);
-        self.commit(events, Some(key), now);
+        self.commit(&events, Some(key), now);
         refusal
     }
 
@@ -82,7 +82,7 @@ impl Hub {
         self.replace(user, device, now);
         // The replaced session's logout, if any, is committed by its own end above.
         let login = events.into_iter().next_back();
-        self.commit(login.into_iter().collect(), Some(key), now);
+        self.commit(login.as_slice(), Some(key), now);
 
         let login_seq = self.state.seq;
         let session = self.state.last_session;

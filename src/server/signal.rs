@@ -33,7 +33,7 @@ impl Hub {
             return Err(Refusal::NoSuchPeer(to));
         }
         let events = self.state.decide_offer(&self.policy, &who, to, transfer, &frame.files, &frame.key)?;
-        self.commit(events, Some(key), now);
+        self.commit(&events, Some(key), now);
         self.introductions.begin(transfer, to, key);
         self.lapse_later(transfer, limits::OFFER_MS, now);
         let seq = self.state.seq;
@@ -67,7 +67,7 @@ impl Hub {
                 return Ok(());
             }
         }
-        self.commit(events, Some(key), now);
+        self.commit(&events, Some(key), now);
         self.tell_ok(key, signal_answer(frame.id.clone(), "answer", Some((self.state.seq, now))));
         self.pass_on(VerdictFrame { id: None, automatic: None, ..frame }, Some(key));
         Ok(())
@@ -123,7 +123,7 @@ impl Hub {
         let ReportFrame { id, transfer, outcome, bytes, hash, path, .. } = frame;
         let events = self.state.decide_ending(&who, transfer, Ending { outcome, bytes, hash, path })?;
         let made = (!events.is_empty()).then_some((self.state.seq + 1, now));
-        self.commit(events, Some(key), now);
+        self.commit(&events, Some(key), now);
         if made.is_some() {
             self.introductions.remove(transfer);
         }
@@ -153,7 +153,7 @@ impl Hub {
     fn decline_for_all(&mut self, transfer: TransferId, user: UserName, now: Now) {
         let who = Session { id: 0, user, device: None };
         if let Ok(events) = self.state.decide_answer(&who, transfer, false, None) {
-            self.commit(events, None, now);
+            self.commit(&events, None, now);
         }
         let (addrs, have) = (Vec::new(), None);
         self.pass_on(VerdictFrame { id: None, transfer, accept: false, key: None, addrs, have, automatic: None }, None);
@@ -193,7 +193,7 @@ impl Hub {
 
     fn end_transfer(&mut self, transfer: TransferId, now: Now) {
         let ended = transfer::broken(&self.state, transfer);
-        self.commit(vec![ended], None, now);
+        self.commit(&[ended], None, now);
         self.introductions.remove(transfer);
     }
 
