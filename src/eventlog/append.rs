@@ -3,9 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use memchr::memchr_iter;
 use uuid::Uuid;
 
+use super::closed::whole_lines;
 use super::format::{CommitLine, Head, HeadFile, SLOT_BYTES, SegmentLine, segment_name};
 use super::judge::Good;
 use super::opening::{HEAD, NEXT};
@@ -176,11 +176,7 @@ impl<S: Storage> Log<S> {
             self.begin_next_segment().map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
-        let mut start = 0;
-        for end in memchr_iter(b'\n', &lines) {
-            self.good.tree.push(Hash::of_leaf(&lines[start..end]));
-            start = end + 1;
-        }
+        self.good.tree.extend(&Hash::of_leaves(&whole_lines(&lines)));
         assert!(self.good.tree.leaves() == last, "a batch has a line for each of its events");
         let root = self.good.tree.root();
         CommitLine { seq: last, at, root }.encode(&mut lines);

@@ -21,6 +21,8 @@ const LINK_BYTES_MAX: usize = 8 << 10;
 
 /// Bytes read from a segment at once: more than the longest line.
 const CHUNK_BYTES: usize = 2 << 20;
+/// Leaves made side by side: as many as are quickly at hand.
+const LEAVES_AT_ONCE: usize = 256;
 /// Bytes of lines from which on a thread of its own makes their leaves: to start one takes as long as some of them.
 const BESIDE_BYTES_MIN: usize = 256 << 10;
 
@@ -162,14 +164,20 @@ struct Leaves {
 impl Leaves {
     /// Adds the events of these lines.
     fn add(&mut self, lines: &[&[u8]]) {
-        for line in lines {
-            if is_frame(line) {
-                continue;
+        for lines in lines.chunks(LEAVES_AT_ONCE) {
+            let mut usual = Vec::with_capacity(lines.len());
+            for line in lines.iter().filter(|line| !is_frame(line)) {
+                match Line::of(line) {
+                    Line::Usual | Line::Erasure(_) => usual.push(*line),
+                    Line::Erased(leaf) => {
+                        self.tree.extend(&Hash::of_leaves(&usual));
+                        usual.clear();
+                        self.tree.push(leaf);
+                    }
+                    Line::Broken => self.has_unlike = true,
+                }
             }
-            match Line::leaf_of(line) {
-                Some(leaf) => self.tree.push(leaf),
-                None => self.has_unlike = true,
-            }
+            self.tree.extend(&Hash::of_leaves(&usual));
         }
     }
 }

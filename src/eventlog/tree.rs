@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash([u8; 32]);
 
+/// How many hashes are made side by side at least: for fewer, one after the other is as quick.
+const SIDE_BY_SIDE_MIN: usize = 4;
+
 /// A string is no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a hash is 64 lower-case hexadecimal digits")]
@@ -20,6 +23,29 @@ impl Hash {
     /// The hash of a leaf: an event line without its line feed.
     pub fn of_leaf(line: &[u8]) -> Self {
         Self(Sha256::new().chain_update([0]).chain_update(line).finalize().into())
+    }
+
+    /// The hashes of leaves, as [`Hash::of_leaf`] gives them, several at a time.
+    pub fn of_leaves(lines: &[&[u8]]) -> Vec<Self> {
+        if lines.len() < SIDE_BY_SIDE_MIN {
+            return lines.iter().map(|line| Self::of_leaf(line)).collect();
+        }
+        let mut hashes = vec![[0; 32]; lines.len()];
+        tape_sha256::hash_many_prefixed(&[0], lines, &mut hashes);
+        hashes.into_iter().map(Self).collect()
+    }
+
+    /// The hashes of the nodes over the first and second subtree, the third and fourth, and so on, several at a time.
+    fn of_nodes(subtrees: &[Self]) -> Vec<Self> {
+        let (pairs, _) = subtrees.as_chunks::<2>();
+        if pairs.len() < SIDE_BY_SIDE_MIN {
+            return pairs.iter().map(|[left, right]| Self::of_node(*left, *right)).collect();
+        }
+        let (left, right): (Vec<&[u8]>, Vec<&[u8]>) =
+            pairs.iter().map(|[left, right]| (&left.0[..], &right.0[..])).unzip();
+        let mut hashes = vec![[0; 32]; pairs.len()];
+        tape_sha256::hash_pairs(&[1], &left, &right, &mut hashes);
+        hashes.into_iter().map(Self).collect()
     }
 
     /// The hash of a node over two subtrees.
@@ -120,6 +146,26 @@ impl Tree {
         self.leaves += 1;
     }
 
+    /// Adds leaves by their hashes: as [`Tree::push`] for each, but level by level.
+    pub fn extend(&mut self, leaves: &[Hash]) {
+        let mut level = leaves.to_vec();
+        // Of each height there is one subtree at most: the smallest are merged first.
+        let mut smallest_first = Vec::new();
+        let mut height = 0;
+        while !level.is_empty() {
+            if self.leaves >> height & 1 == 1 {
+                level.insert(0, self.subtrees.pop().expect("there is a subtree for each digit that is set"));
+            }
+            if level.len() % 2 == 1 {
+                smallest_first.extend(level.last());
+            }
+            level = Hash::of_nodes(&level);
+            height += 1;
+        }
+        self.subtrees.extend(smallest_first.iter().rev());
+        self.leaves += leaves.len() as u64;
+    }
+
     /// The hash over all leaves; of the empty tree the hash of nothing.
     pub fn root(&self) -> Hash {
         let mut smallest_first = self.subtrees.iter().rev().copied();
@@ -177,6 +223,19 @@ mod tests {
             prop_assert_eq!(tree.root(), by_definition(&leaves));
             let again = Tree::from_subtrees(u64::from(count), tree.subtrees().to_vec());
             prop_assert_eq!(again.map(|again| again.root()), Some(tree.root()));
+        }
+
+        #[test]
+        fn many_leaves_at_once_give_the_tree_of_one_after_the_other(
+            batches in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..40), 0..8),
+        ) {
+            let (mut at_once, mut one_by_one) = (Tree::default(), Tree::default());
+            for batch in &batches {
+                let lines: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+                at_once.extend(&Hash::of_leaves(&lines));
+                lines.iter().for_each(|line| one_by_one.push(Hash::of_leaf(line)));
+                prop_assert_eq!(&at_once, &one_by_one);
+            }
         }
 
         #[test]
