@@ -1,14 +1,12 @@
 //! The fold of the log into the derived files' lines: pure, the same on every machine.
 
-use std::collections::HashMap;
-
 use indexmap::IndexMap;
 
 use super::form::LineWriter;
 use super::sessions::{Presence, Sessions};
-use crate::chat::{Addressee, Event, Record};
+use crate::chat::{Addressee, DecodeError, Event, Record, straight};
 use crate::clock::Timestamp;
-use crate::names::{GroupName, UserName};
+use crate::names::{GroupName, NameMap, UserName};
 
 /// A derived file that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +24,7 @@ const USERLOG_PART_LINES: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Derived {
     messages: u64,
-    group_messages: HashMap<GroupName, u64>,
+    group_messages: NameMap<GroupName, u64>,
     sessions: Sessions,
     words: TimeWords,
 }
@@ -35,6 +33,8 @@ pub struct Derived {
 #[derive(Debug, Default)]
 pub struct Growth {
     lines: IndexMap<Journal, LineWriter, foldhash::quality::RandomState>,
+    /// The place of the file that grew last: most often it is the one that grows next.
+    last: usize,
     /// About how many bytes the lines have.
     bytes: usize,
 }
@@ -50,19 +50,38 @@ impl Journal {
 }
 
 impl Derived {
+    /// Folds the event of a line of the log, as [`Derived::apply`] does what [`Event::decode`] reads; of a message's line
+    /// nothing is copied but what files grow by.
+    ///
+    /// # Errors
+    /// It cannot be read as an event.
+    pub fn apply_line(&mut self, line: &[u8], growth: &mut Growth) -> Result<bool, DecodeError> {
+        match straight::message(line) {
+            Some((time, message)) if self.words.set_written(time) => {
+                self.message(message.from, message.to, message.text, LineWriter::put_straight, growth);
+                Ok(false)
+            }
+            _ => Ok(self.apply(&Event::decode(line)?, growth)),
+        }
+    }
+
     /// Folds an event: what it adds to files goes to `growth`. Gives whether it changed who is logged in.
     pub fn apply(&mut self, record: &Record, growth: &mut Growth) -> bool {
+        let mut message = |from: &UserName, to: &Addressee, text: &str| {
+            self.words.set(record.at);
+            let to = match to {
+                Addressee::User(to) => Addressee::User(to.as_bytes()),
+                Addressee::Group(group) => Addressee::Group(*group),
+            };
+            let put = |lines: &mut LineWriter, number, fields: [&[u8]; 3]| lines.put(number, &fields);
+            self.message(from.as_bytes(), to, text.as_bytes(), put, growth);
+        };
         match &record.event {
-            Event::Message { to, text, .. } => self.message(record.at, *to, text.as_str(), growth),
-            Event::GroupMessage { group, from, text, .. } => {
-                self.group_message(record.at, *group, *from, text.as_str(), growth);
-            }
+            Event::Message { from, to, text, .. } => message(from, &Addressee::User(*to), text.as_str()),
+            Event::GroupMessage { group, from, text, .. } => message(from, &Addressee::Group(*group), text.as_str()),
             // The number stays, and no message has an empty text.
-            Event::Erased { to: Addressee::User(to), .. } => self.message(record.at, *to, "", growth),
-            Event::Erased { to: Addressee::Group(group), from, .. } => {
-                self.group_message(record.at, *group, *from, "", growth);
-            }
-            Event::GroupCreated { group, .. } => growth.make(Journal::Group(*group)),
+            Event::Erased { from, to, .. } => message(from, to, ""),
+            Event::GroupCreated { group, .. } => drop(growth.lines(Journal::Group(*group))),
             Event::Login { user, session, ip, udp_port, .. } => {
                 self.sessions.add(Presence {
                     session: *session,
@@ -81,15 +100,24 @@ impl Derived {
         false
     }
 
-    fn message(&mut self, at: Timestamp, to: UserName, text: &str, growth: &mut Growth) {
-        self.messages += 1;
-        growth.put(Journal::Messages, self.messages, [self.words.of(at), to.as_str(), text]);
-    }
-
-    fn group_message(&mut self, at: Timestamp, group: GroupName, from: UserName, text: &str, growth: &mut Growth) {
-        let number = self.group_messages.entry(group).or_default();
-        *number += 1;
-        growth.put(Journal::Group(group), *number, [self.words.of(at), from.as_str(), text]);
+    /// Adds a message of the moment that the words are set to; `put` writes its line.
+    #[inline]
+    fn message(
+        &mut self,
+        from: &[u8],
+        to: Addressee<&[u8]>,
+        text: &[u8],
+        put: impl FnOnce(&mut LineWriter, u64, [&[u8]; 3]),
+        growth: &mut Growth,
+    ) {
+        let (journal, count, name) = match to {
+            Addressee::User(to) => (Journal::Messages, &mut self.messages, to),
+            Addressee::Group(group) => (Journal::Group(group), self.group_messages.entry(group).or_default(), from),
+        };
+        *count += 1;
+        let words = self.words.words.as_bytes();
+        growth.bytes += words.len() + name.len() + text.len();
+        put(growth.lines(journal), *count, [words, name, text]);
     }
 
     /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order
@@ -103,7 +131,8 @@ impl Derived {
             for (number, presence) in sessions.by_ref().take(USERLOG_PART_LINES) {
                 let Presence { since, user, ip, udp_port, .. } = presence;
                 let port = udp_port.unwrap_or(0).to_string();
-                lines.put(number, &[words.of(*since), user.as_str(), &ip.to_string(), &port]);
+                words.set(*since);
+                lines.put(number, &[&words.words, user.as_str(), &ip.to_string(), &port]);
             }
             Some(lines.into_bytes())
         })
@@ -121,31 +150,49 @@ impl Growth {
         self.lines.into_iter().map(|(journal, lines)| (journal, lines.into_bytes())).collect()
     }
 
-    fn put(&mut self, journal: Journal, number: u64, fields: [&str; 3]) {
-        self.bytes += fields.iter().map(|field| field.len()).sum::<usize>();
-        self.lines.entry(journal).or_default().put(number, &fields);
-    }
-
-    fn make(&mut self, journal: Journal) {
-        self.lines.entry(journal).or_default();
+    /// The lines of a file, which is made if there are none.
+    fn lines(&mut self, journal: Journal) -> &mut LineWriter {
+        if self.lines.get_index(self.last).is_none_or(|(last, _)| *last != journal) {
+            let entry = self.lines.entry(journal);
+            self.last = entry.index();
+            entry.or_default();
+        }
+        &mut self.lines[self.last]
     }
 }
 
 /// The words of a moment, remembered while its second lasts: to make them costs more than the rest of a line.
 #[derive(Debug, Default)]
 struct TimeWords {
-    second: Option<u64>,
+    /// The second, as the log writes it.
+    second: [u8; SECOND_BYTES],
     words: String,
 }
 
+/// The bytes of a moment up to its second: `2026-11-22T06:10:00`.
+const SECOND_BYTES: usize = 19;
+
 impl TimeWords {
-    fn of(&mut self, at: Timestamp) -> &str {
-        let second = at.as_ms() / 1_000;
-        if self.second != Some(second) {
-            self.second = Some(second);
+    fn set(&mut self, at: Timestamp) {
+        self.set_to(&at.to_rfc3339(), || Some(at));
+    }
+
+    /// Sets them to a moment as the log writes it; `false` if it is none.
+    fn set_written(&mut self, time: &[u8; 24]) -> bool {
+        self.set_to(time, || Timestamp::from_log_form(time))
+    }
+
+    #[inline]
+    fn set_to(&mut self, time: &[u8; 24], at: impl FnOnce() -> Option<Timestamp>) -> bool {
+        let Some((second, [b'.', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'Z'])) = time.split_first_chunk() else {
+            return false;
+        };
+        if *second != self.second {
+            let Some(at) = at() else { return false };
+            self.second = *second;
             self.words = at.to_utc_words();
         }
-        &self.words
+        true
     }
 }
 

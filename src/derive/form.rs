@@ -6,7 +6,7 @@
 
 use std::io;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr3};
 
 use crate::chat::json;
 
@@ -18,12 +18,12 @@ pub(super) struct LineWriter {
 
 impl LineWriter {
     /// Appends a line.
-    pub(super) fn put(&mut self, number: u64, fields: &[&str]) {
+    pub(super) fn put(&mut self, number: u64, fields: &[impl AsRef<[u8]>]) {
         let start = self.lines.len();
         json::number(number, &mut self.lines);
         for field in fields {
             self.lines.extend_from_slice(b"; ");
-            escape(field, &mut self.lines);
+            escape(field.as_ref(), &mut self.lines);
         }
         self.lines.push(b'\n');
         let line = &self.lines[start..];
@@ -34,19 +34,35 @@ impl LineWriter {
         }
     }
 
+    /// Appends a line as [`LineWriter::put`] does, of fields without quotes, backslashes and controls below 0x20. Only the
+    /// last may hold anything else that is escaped or quoted.
+    pub(super) fn put_straight(&mut self, number: u64, fields: [&[u8]; 3]) {
+        let [.., text] = fields;
+        // DEL, what C1 controls begin with, and the delimiter.
+        if memchr3(0x7F, 0xC2, b';', text).is_some() {
+            return self.put(number, &fields);
+        }
+        json::number(number, &mut self.lines);
+        for field in fields {
+            self.lines.extend_from_slice(b"; ");
+            self.lines.extend_from_slice(field);
+        }
+        self.lines.push(b'\n');
+    }
+
     /// All lines, each with its line feed.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.lines
     }
 
-    fn put_quoted(&mut self, number: u64, fields: &[&str]) {
+    fn put_quoted(&mut self, number: u64, fields: &[impl AsRef<[u8]>]) {
         let mut form = csv::WriterBuilder::new();
         form.delimiter(b';').terminator(csv::Terminator::Any(b'\n'));
         let mut line = form.from_writer(&mut self.lines);
         let first = number.to_string().into_bytes();
         let others = fields.iter().map(|field| {
             let mut escaped = vec![b' '];
-            escape(field, &mut escaped);
+            escape(field.as_ref(), &mut escaped);
             escaped
         });
         line.write_record(std::iter::once(first).chain(others)).expect("a line of its own may have any fields");
@@ -79,8 +95,8 @@ pub fn read(file: impl io::Read) -> impl Iterator<Item = Result<Vec<String>, Fie
     })
 }
 
-fn escape(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
     loop {
         // What JSON escapes is what is escaped here, and the quote.
         let (plain, special) = rest.split_at(json::plain_length(rest));
@@ -171,6 +187,19 @@ mod tests {
     #[test]
     fn controls_are_escaped_so_that_a_text_is_one_line() {
         assert_eq!(line(7, &["a\nb\r\t\\n\u{1b}\u{7f}\u{85}é"]), "7; a\\nb\\r\\u0009\\\\n\\u001b\\u007f\\u0085é\n");
+    }
+
+    #[test]
+    fn a_straight_line_is_the_same_wherever_what_needs_care_stands() {
+        for special in ["", ";", "\u{7f}", "\u{80}", "\u{9f}", "\u{a0}", "é", "☃"] {
+            for (before, behind) in (0..40).flat_map(|before| (0..40).map(move |behind| (before, behind))) {
+                let text = "a".repeat(before) + special + &"b".repeat(behind);
+                let (mut straight, mut quoted) = (LineWriter::default(), LineWriter::default());
+                straight.put_straight(7, [b"01 Jun 2022 21:30:04", b"yoda", text.as_bytes()]);
+                quoted.put_quoted(7, &["01 Jun 2022 21:30:04", "yoda", &text]);
+                assert_eq!(straight.into_bytes(), quoted.into_bytes(), "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 
 use super::damage::{Damage, Newer, header_error};
-use super::format::{Head, NO_SLOT_WHOLE, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
+use super::format::{
+    Head, NO_SLOT_WHOLE, SegmentLine, event_start, event_start_and_unknown_kind, is_frame, segment_first, segment_name,
+};
 use super::judge::{is_cut_off, walk};
 use super::opening::HEAD;
 use super::search::{find_line, line_near};
@@ -17,7 +19,7 @@ use super::segment_files::{
 };
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
-use crate::chat::{DecodeError, Event, Seq};
+use crate::chat::{DecodeError, Seq};
 use crate::clock::Timestamp;
 
 /// Bytes read from a file at once.
@@ -58,8 +60,11 @@ pub struct LogReader {
     judged: Option<(Seq, u64)>,
     next_seq: Seq,
     open: Option<OpenSegment>,
+    /// What was read, up to `filled`; its first line that was not given begins at `start`. What stands behind is none of
+    /// the log, and is kept so that it need not be cleared for each reading.
     buffer: Vec<u8>,
     start: usize,
+    filled: usize,
 }
 
 #[derive(Debug)]
@@ -111,6 +116,7 @@ impl LogReader {
             open: None,
             buffer: Vec::new(),
             start: 0,
+            filled: 0,
         };
         reader.refresh()?;
         Ok(reader)
@@ -129,6 +135,7 @@ impl LogReader {
             open: None,
             buffer: Vec::new(),
             start: 0,
+            filled: 0,
         }
     }
 
@@ -225,7 +232,7 @@ impl LogReader {
     fn pass_over_lines_without(&mut self, wanted: &Finder<'_>) {
         // What was read before a search for a place is none of what follows it.
         if self.open.is_some()
-            && let Some((begin, seq)) = line_near(&self.buffer[self.start..], wanted, self.next_seq, self.through)
+            && let Some((begin, seq)) = line_near(self.unread(), wanted, self.next_seq, self.through)
         {
             self.next_seq = seq;
             self.start += begin;
@@ -254,7 +261,7 @@ impl LogReader {
             if is_frame(line) {
                 continue;
             }
-            let Some((seq, time)) = event_start(line) else {
+            let Some((seq, time, unknown_kind)) = event_start_and_unknown_kind(line) else {
                 return Err(self.damage("the line is neither an event nor a commit"));
             };
             if seq < self.next_seq {
@@ -263,52 +270,57 @@ impl LogReader {
             if seq != self.next_seq {
                 return Err(self.damage(&format!("event {seq} stands where event {} should", self.next_seq)));
             }
-            if let Some(kind) = event_kind(line).filter(|kind| !Event::is_kind(kind)) {
+            if let Some(kind) = unknown_kind {
                 let unknown = DecodeError::UnknownType(String::from_utf8_lossy(kind).into_owned());
                 let (first, line) = self.place();
                 return Err(Newer::at(first, line, &unknown).into());
             }
             if let Some(open) = &mut self.open {
-                if *time < open.last_time[..] {
+                if *time < open.last_time {
                     return Err(self.damage(&format!("the time of event {seq} is before that of the one before")));
                 }
-                open.last_time.copy_from_slice(time);
+                open.last_time = *time;
             }
             self.next_seq = seq + 1;
             return Ok(Some((seq, range)));
         }
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.filled]
+    }
+
     /// What was read beyond the acknowledged may have been cut off since, and other events written in its place.
     fn forget_read_ahead(&mut self) {
         if let Some(open) = &mut self.open {
-            open.offset -= (self.buffer.len() - self.start) as u64;
+            open.offset -= (self.filled - self.start) as u64;
         }
-        self.buffer.clear();
-        self.start = 0;
+        (self.start, self.filled) = (0, 0);
     }
 
     /// Cuts a line off the buffer, and fills it where it holds none; `None` at the end of the file.
     fn cut_line(&mut self) -> Result<Option<Range<usize>>, ReadError> {
         let mut searched = 0;
         loop {
-            if let Some(length) = memchr(b'\n', &self.buffer[self.start + searched..]) {
+            if let Some(length) = memchr(b'\n', &self.unread()[searched..]) {
                 let range = self.start..self.start + searched + length;
                 self.start = range.end + 1;
                 return Ok(Some(range));
             }
-            searched = self.buffer.len() - self.start;
+            searched = self.unread().len();
             if searched > LINE_BYTES_MAX {
                 return Err(self.damage_behind(1, "the line is longer than 1 MiB"));
             }
             let Some(open) = &mut self.open else { return Ok(None) };
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + CHUNK_BYTES, 0);
-            let read = open.file.read_at(open.offset, &mut self.buffer[filled..]);
+            self.buffer.copy_within(self.start..self.filled, 0);
+            (self.start, self.filled) = (0, searched);
+            let end = searched + CHUNK_BYTES;
+            if self.buffer.len() < end {
+                self.buffer.resize(end, 0);
+            }
+            let read = open.file.read_at(open.offset, &mut self.buffer[searched..end]);
             let count = *read.as_ref().unwrap_or(&0);
-            self.buffer.truncate(filled + count);
+            self.filled += count;
             open.offset += count as u64;
             let first = open.header.first;
             read.map_err(|source| ReadError::disk(&self.directory.join(segment_name(first)), source))?;
@@ -364,8 +376,7 @@ impl LogReader {
         let offset = find_line(&file, is_before).map_err(disk)?;
         let last_time = header.at.to_rfc3339();
         self.open = Some(OpenSegment { header, file, offset, last_time });
-        self.buffer.clear();
-        self.start = 0;
+        (self.start, self.filled) = (0, 0);
         Ok(())
     }
 
@@ -453,7 +464,7 @@ impl LogReader {
     fn place(&self) -> (Seq, u64) {
         // Whatever was read was read of a segment that is open.
         let Some(open) = &self.open else { return (self.next_seq, 1) };
-        let mut left = open.offset - (self.buffer.len() - self.start) as u64;
+        let mut left = open.offset - self.unread().len() as u64;
         let (mut offset, mut lines) = (0, 0);
         let mut chunk = vec![0; CHUNK_BYTES];
         while left > 0 {

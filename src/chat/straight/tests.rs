@@ -16,7 +16,9 @@ fn a_line_as_it_is_written_is_read_straight() {
         r#""login","user":"a","session":3,"ip":"::1","udp_port":6000,"device":"d"}"#,
         r#""logout","user":"a","session":3,"reason":"logout"}"#,
     ] {
-        assert!(Event::assert_readers_agree(format!("{start}{rest}").as_bytes()), "{rest}");
+        let line = format!("{start}{rest}");
+        assert!(Event::assert_readers_agree(line.as_bytes()), "{rest}");
+        assert_eq!(message(line.as_bytes()).is_some(), rest.contains("message"), "{rest}");
     }
 }
 
@@ -44,7 +46,7 @@ fn what_is_not_json_is_not_read_straight() {
 
 /// A change of a line.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum Change {
     SetByte(Index, u8),
     InsertByte(Index, u8),
     DropByte(Index),
@@ -128,7 +130,8 @@ const FIELDS: [&str; 16] = [
     r#""\u0069d":1"#,
 ];
 
-fn change() -> impl Strategy<Value = Change> {
+/// Any change of a line.
+pub(crate) fn change() -> impl Strategy<Value = Change> {
     let place = any::<Index>;
     prop_oneof![
         (place(), any::<u8>()).prop_map(|(place, byte)| Change::SetByte(place, byte)),
@@ -172,7 +175,8 @@ fn with_fields(line: &mut Vec<u8>, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
     *line = [b"{", &fields.join(&b","[..])[..], b"}"].concat();
 }
 
-fn apply(change: &Change, line: &mut Vec<u8>) {
+/// Changes a line.
+pub(crate) fn apply(change: &Change, line: &mut Vec<u8>) {
     let length = line.len().max(1);
     match change {
         Change::SetByte(place, byte) => line.get_mut(place.index(length)).into_iter().for_each(|old| *old = *byte),
@@ -208,6 +212,22 @@ fn apply(change: &Change, line: &mut Vec<u8>) {
     }
 }
 
+/// What is read of a message alone is what its event has, and nothing else is taken for one.
+fn assert_message_agrees(line: &[u8]) {
+    let event = decode(line).map(|record| (record.at.to_rfc3339(), record.event));
+    let is_message = matches!(event, Some((_, Event::Message { .. } | Event::GroupMessage { .. })));
+    let message = message(line).filter(|(time, _)| Timestamp::from_log_form(*time).is_some());
+    let read = message.map(|(time, Message { from, to, text, origin })| {
+        let from = UserName::from_bytes(from).unwrap();
+        let to = match to {
+            Addressee::User(to) => Addressee::User(UserName::from_bytes(to).unwrap()),
+            Addressee::Group(group) => Addressee::Group(group),
+        };
+        (*time, Message { from, to, text, origin }.into_event().expect("it may be a text"))
+    });
+    assert_eq!(read, event.filter(|_| is_message), "of {line:?}");
+}
+
 proptest! {
     #[test]
     fn the_readers_agree_on_every_line_and_on_whatever_becomes_of_it(
@@ -219,5 +239,6 @@ proptest! {
             apply(change, &mut line);
         }
         Event::assert_readers_agree(&line);
+        assert_message_agrees(&line);
     }
 }
