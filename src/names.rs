@@ -58,8 +58,9 @@ impl<const N: usize> Inline<N> {
 
     /// The same, as it stands there.
     fn split_start<'a>(text: &'a [u8], is_allowed: &[bool; 256]) -> Option<(&'a [u8], &'a [u8])> {
-        let length = text.iter().take(N).take_while(|byte| is_allowed[usize::from(**byte)]).count();
-        (length > 0).then_some(text.split_at(length))
+        let longest = &text[..text.len().min(N)];
+        let end = longest.iter().position(|byte| !is_allowed[usize::from(*byte)]);
+        Some(text.split_at(end.unwrap_or(longest.len()))).filter(|(name, _)| !name.is_empty())
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -207,7 +208,8 @@ impl Text {
         if text.len() > TEXT_BYTES_MAX {
             return Err(FormError::TextTooLong);
         }
-        if text.trim().is_empty() {
+        // Most texts begin with a letter: only the others are looked at as a whole.
+        if !text.bytes().next().is_some_and(|first| first.is_ascii_graphic()) && text.trim().is_empty() {
             return Err(FormError::EmptyText);
         }
         Ok(())

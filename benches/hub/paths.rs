@@ -2,12 +2,12 @@
 
 use std::hint::black_box;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use messenger::chat::Event;
 use messenger::clock::{self, Timestamp};
 use messenger::derive::{Derived, Growth};
-use messenger::eventlog::{self, Batch, Disk};
+use messenger::eventlog::{self, Batch, Disk, EventLine};
 
 use crate::world::World;
 
@@ -177,7 +177,8 @@ fn derive(times: usize) -> anyhow::Result<()> {
     for _ in 0..times / LINES_A_WRITE {
         let mut growth = Growth::default();
         for _ in 0..LINES_A_WRITE {
-            derived.apply_line(black_box(line), &mut growth)?;
+            let line = EventLine::of(black_box(line)).context("an event's line")?;
+            derived.apply_line(&line, &mut growth)?;
         }
         ensure!(black_box(growth.into_lines()).len() == 1, "all lines are of one file");
     }

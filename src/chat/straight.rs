@@ -49,33 +49,42 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
     rest.is("}").then_some(Record { seq, at, event })
 }
 
-/// Reads the line of a message, without its line feed, for whoever keeps nothing of it: when it was, as it stands there,
-/// and what it says. `None` for other events, and for what is left to the general reader, as it is where the time turns out
-/// to be no moment.
+/// Reads what stands behind the time in the line of a message, without its line feed, for whoever keeps nothing of it.
+/// `None` for other events, and for what is left to the general reader.
 #[inline]
-pub(crate) fn message(line: &[u8]) -> Option<(&[u8; 24], Message<'_, &[u8]>)> {
-    let mut rest = Rest::new(line)?;
-    let (_, time) = rest.start()?;
+pub(crate) fn message(behind_time: &[u8]) -> Option<Message<'_, &[u8]>> {
+    let mut rest = Rest(behind_time);
     let message = rest.message(UserName::split_start)?;
-    rest.is("}").then_some((time, message))
+    rest.is("}").then_some(message)
 }
 
 /// The number in decimal digits at the beginning of some bytes, how many digits it has, and what follows it; 0 if there
 /// are none. `None` if it is too large.
 #[inline]
 pub(crate) fn leading_number(bytes: &[u8]) -> Option<(u64, usize, &[u8])> {
-    // So many digits are never too large.
-    const SAFE_DIGITS: usize = 19;
-    let digit = |byte: u8| Some(u64::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit <= 9);
-    let (mut value, mut count) = (0_u64, 0);
-    while let Some(digit) = bytes.get(count).copied().and_then(digit) {
-        value = match count < SAFE_DIGITS {
-            true => value * 10 + digit,
-            false => value.checked_mul(10)?.checked_add(digit)?,
-        };
+    let (mut value, mut count) = bytes.first_chunk().map_or((0, 0), |first| first_digits(*first));
+    while let Some(digit @ 0..=9) = bytes.get(count).map(|byte| byte.wrapping_sub(b'0')) {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
         count += 1;
     }
     Some((value, count, &bytes[count..]))
+}
+
+/// The number in the digits that eight bytes begin with, and how many they are: all looked at in one word.
+///
+/// Source: Daniel Lemire, "Quickly parsing eight digits".
+#[inline]
+fn first_digits(bytes: [u8; 8]) -> (u64, usize) {
+    let digits = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
+    // The top bit of a byte that is no digit is set; what is carried from there changes only bytes behind it.
+    let others = (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080;
+    let bits = others.trailing_zeros() & !7;
+    // In the place of those that are missing, zeros lead.
+    let Some(eight) = digits.checked_shl(64 - bits) else { return (0, 0) };
+    let pairs = eight.wrapping_mul(10).wrapping_add(eight >> 8);
+    let hundreds = (pairs & 0xFF_0000_00FF).wrapping_mul(100 + (1_000_000 << 32));
+    let ones = (pairs >> 16 & 0xFF_0000_00FF).wrapping_mul(1 + (10_000 << 32));
+    (hundreds.wrapping_add(ones) >> 32, bits as usize / 8)
 }
 
 /// What of a line is not read yet. What reads gives `None` where something else stands there.
@@ -89,6 +98,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Whether this is all that is left.
+    #[inline(always)]
     pub(crate) fn is(&self, end: &str) -> bool {
         self.0 == end.as_bytes()
     }
@@ -173,7 +183,7 @@ impl<'a> Rest<'a> {
             (self.name(",\"from\":\"", &user)?, Addressee::Group(group))
         };
         let (text, is_ascii) = self.word_bytes(",\"text\":\"")?;
-        // Most texts begin with a letter: only the others have to be looked at as a whole.
+        // As most texts are: only the others have to be looked at as a whole.
         let is_text = is_ascii && text.len() <= TEXT_BYTES_MAX && text.first().is_some_and(u8::is_ascii_graphic);
         if !is_text {
             Text::check(std::str::from_utf8(text).ok()?).ok()?;
@@ -211,6 +221,7 @@ impl<'a> Rest<'a> {
         })
     }
 
+    #[inline]
     fn origin(&mut self) -> Option<Option<Origin>> {
         if self.is("}") {
             return Some(None);

@@ -1,11 +1,10 @@
 //! The fold of the log into the derived files' lines: pure, the same on every machine.
 
-use indexmap::IndexMap;
-
-use super::form::LineWriter;
+use super::form::{Counter, LineWriter};
 use super::sessions::{Presence, Sessions};
 use crate::chat::{Addressee, DecodeError, Event, Record, straight};
 use crate::clock::Timestamp;
+use crate::eventlog::EventLine;
 use crate::names::{GroupName, NameMap, UserName};
 
 /// A derived file that only grows.
@@ -23,8 +22,8 @@ const USERLOG_PART_LINES: usize = 1_000;
 /// What the log so far adds up to for the derived files.
 #[derive(Debug, Default)]
 pub struct Derived {
-    messages: u64,
-    group_messages: NameMap<GroupName, u64>,
+    messages: Counter,
+    group_messages: NameMap<GroupName, Counter>,
     sessions: Sessions,
     words: TimeWords,
 }
@@ -32,9 +31,8 @@ pub struct Derived {
 /// The lines by which files grow.
 #[derive(Debug, Default)]
 pub struct Growth {
-    lines: IndexMap<Journal, LineWriter, foldhash::quality::RandomState>,
-    /// The place of the file that grew last: most often it is the one that grows next.
-    last: usize,
+    messages: LineWriter,
+    groups: NameMap<GroupName, LineWriter>,
     /// About how many bytes the lines have.
     bytes: usize,
 }
@@ -50,18 +48,20 @@ impl Journal {
 }
 
 impl Derived {
-    /// Folds the event of a line of the log, as [`Derived::apply`] does what [`Event::decode`] reads; of a message's line
-    /// nothing is copied but what files grow by.
+    /// Folds the event of a line, as [`Derived::apply`] does what [`Event::decode`] reads; of a message's line nothing is
+    /// copied but what files grow by.
     ///
     /// # Errors
     /// It cannot be read as an event.
-    pub fn apply_line(&mut self, line: &[u8], growth: &mut Growth) -> Result<bool, DecodeError> {
-        match straight::message(line) {
-            Some((time, message)) if self.words.set_written(time) => {
+    pub fn apply_line(&mut self, line: &EventLine<'_>, growth: &mut Growth) -> Result<bool, DecodeError> {
+        // No number of JSON begins with a zero: what is wrong there is for the general reader to say.
+        let message = straight::message(line.behind_time).filter(|_| !line.bytes.starts_with(b"{\"seq\":0"));
+        match message {
+            Some(message) if self.words.set_written(line.time) => {
                 self.message(message.from, message.to, message.text, LineWriter::put_straight, growth);
                 Ok(false)
             }
-            _ => Ok(self.apply(&Event::decode(line)?, growth)),
+            _ => Ok(self.apply(&Event::decode(line.bytes)?, growth)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Derived {
                 Addressee::User(to) => Addressee::User(to.as_bytes()),
                 Addressee::Group(group) => Addressee::Group(*group),
             };
-            let put = |lines: &mut LineWriter, number, fields: [&[u8]; 3]| lines.put(number, &fields);
+            let put = |lines: &mut LineWriter, number: &Counter, fields: [&[u8]; 3]| lines.put(number, &fields);
             self.message(from.as_bytes(), to, text.as_bytes(), put, growth);
         };
         match &record.event {
@@ -81,7 +81,9 @@ impl Derived {
             Event::GroupMessage { group, from, text, .. } => message(from, &Addressee::Group(*group), text.as_str()),
             // The number stays, and no message has an empty text.
             Event::Erased { from, to, .. } => message(from, to, ""),
-            Event::GroupCreated { group, .. } => drop(growth.lines(Journal::Group(*group))),
+            Event::GroupCreated { group, .. } => {
+                growth.group(*group);
+            }
             Event::Login { user, session, ip, udp_port, .. } => {
                 self.sessions.add(Presence {
                     session: *session,
@@ -107,32 +109,34 @@ impl Derived {
         from: &[u8],
         to: Addressee<&[u8]>,
         text: &[u8],
-        put: impl FnOnce(&mut LineWriter, u64, [&[u8]; 3]),
+        put: impl FnOnce(&mut LineWriter, &Counter, [&[u8]; 3]),
         growth: &mut Growth,
     ) {
-        let (journal, count, name) = match to {
-            Addressee::User(to) => (Journal::Messages, &mut self.messages, to),
-            Addressee::Group(group) => (Journal::Group(group), self.group_messages.entry(group).or_default(), from),
+        let (lines, count, name) = match to {
+            Addressee::User(to) => (&mut growth.messages, &mut self.messages, to),
+            Addressee::Group(group) => (growth.group(group), self.group_messages.entry(group).or_default(), from),
         };
-        *count += 1;
+        count.count_up();
         let words = self.words.words.as_bytes();
+        put(lines, count, [words, name, text]);
         growth.bytes += words.len() + name.len() + text.len();
-        put(growth.lines(journal), *count, [words, name, text]);
     }
 
     /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order
     /// of the logins; in parts, because with very many sessions it is long.
     pub fn userlog(&self) -> impl Iterator<Item = Vec<u8>> {
-        let mut sessions = (1..).zip(self.sessions.iter()).peekable();
+        let mut sessions = self.sessions.iter().peekable();
+        let mut number = Counter::default();
         let mut words = TimeWords::default();
         std::iter::from_fn(move || {
             sessions.peek()?;
             let mut lines = LineWriter::default();
-            for (number, presence) in sessions.by_ref().take(USERLOG_PART_LINES) {
+            for presence in sessions.by_ref().take(USERLOG_PART_LINES) {
                 let Presence { since, user, ip, udp_port, .. } = presence;
                 let port = udp_port.unwrap_or(0).to_string();
                 words.set(*since);
-                lines.put(number, &[&words.words, user.as_str(), &ip.to_string(), &port]);
+                number.count_up();
+                lines.put(&number, &[&words.words, user.as_str(), &ip.to_string(), &port]);
             }
             Some(lines.into_bytes())
         })
@@ -145,27 +149,24 @@ impl Growth {
         self.bytes
     }
 
-    /// The lines of each file, each with its line feed; none for a file that has only been made.
+    /// The lines of each file that grew, each with its line feed; none for a group's file that has only been made.
     pub fn into_lines(self) -> Vec<(Journal, Vec<u8>)> {
-        self.lines.into_iter().map(|(journal, lines)| (journal, lines.into_bytes())).collect()
+        let messages = Some((Journal::Messages, self.messages.into_bytes())).filter(|(_, lines)| !lines.is_empty());
+        let groups = self.groups.into_iter().map(|(group, lines)| (Journal::Group(group), lines.into_bytes()));
+        messages.into_iter().chain(groups).collect()
     }
 
-    /// The lines of a file, which is made if there are none.
-    fn lines(&mut self, journal: Journal) -> &mut LineWriter {
-        if self.lines.get_index(self.last).is_none_or(|(last, _)| *last != journal) {
-            let entry = self.lines.entry(journal);
-            self.last = entry.index();
-            entry.or_default();
-        }
-        &mut self.lines[self.last]
+    /// The lines of a group's file, which is made if there are none.
+    fn group(&mut self, group: GroupName) -> &mut LineWriter {
+        self.groups.entry(group).or_default()
     }
 }
 
 /// The words of a moment, remembered while its second lasts: to make them costs more than the rest of a line.
 #[derive(Debug, Default)]
 struct TimeWords {
-    /// The second, as the log writes it.
-    second: [u8; SECOND_BYTES],
+    /// The moment, as the log writes it.
+    time: Option<[u8; 24]>,
     words: String,
 }
 
@@ -184,14 +185,18 @@ impl TimeWords {
 
     #[inline]
     fn set_to(&mut self, time: &[u8; 24], at: impl FnOnce() -> Option<Timestamp>) -> bool {
+        // Under load many are of the same moment.
+        if self.time.as_ref() == Some(time) {
+            return true;
+        }
         let Some((second, [b'.', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'Z'])) = time.split_first_chunk() else {
             return false;
         };
-        if *second != self.second {
+        if self.time.as_ref().and_then(|time| time.first_chunk::<SECOND_BYTES>()) != Some(second) {
             let Some(at) = at() else { return false };
-            self.second = *second;
             self.words = at.to_utc_words();
         }
+        self.time = Some(*time);
         true
     }
 }

@@ -125,7 +125,7 @@ impl Keeper {
     fn fold(&mut self, growth: &mut Growth) -> Result<(), DeriveError> {
         while growth.bytes() < GROWTH_BYTES_MAX {
             let Some(line) = self.reader.next_line()? else { return Ok(()) };
-            let folded = self.derived.apply_line(line.bytes, growth);
+            let folded = self.derived.apply_line(&line, growth);
             self.is_userlog_due |= folded.map_err(|source| DeriveError::Event { seq: line.seq, source })?;
             self.seq = line.seq;
         }

@@ -212,15 +212,34 @@ pub fn event_start(line: &[u8]) -> Option<(Seq, &[u8])> {
     Some((seq, time))
 }
 
-/// As [`event_start`], and the type if it is one that this program does not know.
-pub fn event_start_and_unknown_kind(line: &[u8]) -> Option<(Seq, &[u8; TIME_BYTES], Option<&[u8]>)> {
-    let (seq, time, rest) = split_start(line)?;
-    // Most events are messages.
-    let unknown = match from_kind(rest) {
-        Some(from_kind) if !from_kind.starts_with(b"message\"") => kind(from_kind).filter(|kind| !Event::is_kind(kind)),
-        _ => None,
-    };
-    Some((seq, time, unknown))
+/// One event's line, and what is looked at first in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventLine<'a> {
+    /// The event.
+    pub seq: Seq,
+    /// The time, as it stands there: it may be no moment.
+    pub time: &'a [u8; TIME_BYTES],
+    /// The line, without its line feed.
+    pub bytes: &'a [u8],
+    /// What of it stands behind the time.
+    pub behind_time: &'a [u8],
+}
+
+impl<'a> EventLine<'a> {
+    /// Looks at a line, without its line feed; `None` if it does not begin as that of an event.
+    #[inline]
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        let (seq, time, behind_time) = split_start(bytes)?;
+        Some(Self { seq, time, bytes, behind_time })
+    }
+
+    /// The type, if it is one that this program does not know.
+    #[inline]
+    pub(super) fn unknown_kind(&self) -> Option<&'a [u8]> {
+        // Most events are messages.
+        let from_kind = from_kind(self.behind_time).filter(|from_kind| !from_kind.starts_with(b"message\""))?;
+        kind(from_kind).filter(|kind| !Event::is_kind(kind))
+    }
 }
 
 /// The type at the start of an event line.
@@ -248,7 +267,8 @@ const TIME_BYTES: usize = 24;
 
 /// The number of an event line, its time, and what stands behind that. Read for every line of a log: no more is done than
 /// must be.
-#[inline]
+// Inlined, so that what it gives is not put together and taken apart again.
+#[inline(always)]
 fn split_start(line: &[u8]) -> Option<(Seq, &[u8; TIME_BYTES], &[u8])> {
     let (seq, digits, rest) = leading_number(line.strip_prefix(br#"{"seq":"#)?)?;
     let (time, rest) = rest.strip_prefix(br#","ts":""#)?.split_first_chunk()?;

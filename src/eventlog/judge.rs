@@ -6,9 +6,7 @@
 use memchr::memchr;
 
 use super::erasure::Line;
-use super::format::{
-    CommitLine, Head, LineError, SECTOR_BYTES, SegmentLine, event_start, event_start_and_unknown_kind, is_commit,
-};
+use super::format::{CommitLine, EventLine, Head, LineError, SECTOR_BYTES, SegmentLine, event_start, is_commit};
 use super::tree::{Hash, Tree};
 use crate::chat::Seq;
 use crate::clock::Timestamp;
@@ -177,10 +175,10 @@ impl Walker {
             return self.commit(line, end);
         }
         let expected = self.tree.leaves() + 1;
-        let Some((seq, time, unknown_kind)) = event_start_and_unknown_kind(line).filter(|_| line.ends_with(b"}"))
-        else {
+        let Some(event) = EventLine::of(line).filter(|_| line.ends_with(b"}")) else {
             return Err("the line is neither an event nor a commit".into());
         };
+        let EventLine { seq, time, .. } = event;
         if seq != expected {
             return Err(format!("event {seq} stands where event {expected} should"));
         }
@@ -188,7 +186,7 @@ impl Walker {
             return Err(format!("the time of event {seq} is before that of the one before"));
         }
         self.last_time = *time;
-        if let Some(kind) = unknown_kind.filter(|_| self.unknown.is_none()) {
+        if let Some(kind) = event.unknown_kind().filter(|_| self.unknown.is_none()) {
             let kind = String::from_utf8_lossy(kind).into_owned();
             self.unknown = Some(UnknownKind { line: number, seq, kind });
         }

@@ -18,7 +18,7 @@ fn a_line_as_it_is_written_is_read_straight() {
     ] {
         let line = format!("{start}{rest}");
         assert!(Event::assert_readers_agree(line.as_bytes()), "{rest}");
-        assert_eq!(message(line.as_bytes()).is_some(), rest.contains("message"), "{rest}");
+        assert_eq!(message_of(line.as_bytes()).is_some(), rest.contains("message"), "{rest}");
     }
 }
 
@@ -41,6 +41,16 @@ fn what_is_not_json_is_not_read_straight() {
     ] {
         let changed = line.replacen(from, to, 1);
         assert_eq!(decode(changed.as_bytes()), None, "{changed}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_number_is_read_as_far_as_its_digits_go(digits in "[0-9]{0,25}", behind in "[^0-9]?|[^0-9].{0,9}") {
+        let text = digits.clone() + &behind;
+        let read = leading_number(text.as_bytes());
+        let expected = if digits.is_empty() { Some(0) } else { digits.parse().ok() };
+        prop_assert_eq!(read, expected.map(|value| (value, digits.len(), behind.as_bytes())));
     }
 }
 
@@ -212,11 +222,18 @@ pub(crate) fn apply(change: &Change, line: &mut Vec<u8>) {
     }
 }
 
+/// The time of a message, and the rest of its line.
+fn message_of(line: &[u8]) -> Option<(&[u8; 24], Message<'_, &[u8]>)> {
+    let mut rest = Rest::new(line)?;
+    let (_, time) = rest.start()?;
+    Some((time, message(rest.0)?))
+}
+
 /// What is read of a message alone is what its event has, and nothing else is taken for one.
 fn assert_message_agrees(line: &[u8]) {
     let event = decode(line).map(|record| (record.at.to_rfc3339(), record.event));
     let is_message = matches!(event, Some((_, Event::Message { .. } | Event::GroupMessage { .. })));
-    let message = message(line).filter(|(time, _)| Timestamp::from_log_form(*time).is_some());
+    let message = message_of(line).filter(|(time, _)| Timestamp::from_log_form(*time).is_some());
     let read = message.map(|(time, Message { from, to, text, origin })| {
         let from = UserName::from_bytes(from).unwrap();
         let to = match to {
