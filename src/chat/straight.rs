@@ -13,6 +13,10 @@ use crate::names::{DeviceName, GroupName, TEXT_BYTES_MAX, Text, UserName};
 #[cfg(test)]
 pub(crate) mod tests;
 
+/// What stands behind the time of a message.
+const MESSAGE: &str = r#"","type":"message""#;
+const GROUP_MESSAGE: &str = r#"","type":"group_message""#;
+
 /// A private message or one to a group, as its line has it; users are read as `U`.
 #[derive(Debug)]
 pub(crate) struct Message<'a, U> {
@@ -42,9 +46,9 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
     let mut rest = Rest::new(line)?;
     let (seq, time) = rest.start()?;
     let at = Timestamp::from_log_form(time)?;
-    let event = match rest.message(UserName::from_start) {
-        Some(message) => message.into_event()?,
-        None => rest.rarer_event()?,
+    let event = match rest.starts_with(MESSAGE) || rest.starts_with(GROUP_MESSAGE) {
+        true => rest.message(UserName::from_start)?.into_event()?,
+        false => rest.rarer_event()?,
     };
     rest.is("}").then_some(Record { seq, at, event })
 }
@@ -173,13 +177,16 @@ impl<'a> Rest<'a> {
         Some((seq, time))
     }
 
-    /// A message from the end of its time on; for other events nothing is read.
+    /// A message from the end of its time on.
     #[inline(always)]
     fn message<U>(&mut self, user: impl Fn(&'a [u8]) -> Option<(U, &'a [u8])>) -> Option<Message<'a, U>> {
-        let (from, to) = if let Some(from) = self.name("\",\"type\":\"message\",\"from\":\"", &user) {
+        // Once the type is read, the line is a message's or none.
+        let (from, to) = if self.literal(MESSAGE).is_some() {
+            let from = self.name(",\"from\":\"", &user)?;
             (from, Addressee::User(self.name(",\"to\":\"", &user)?))
         } else {
-            let group = self.name("\",\"type\":\"group_message\",\"group\":\"", GroupName::from_start)?;
+            self.literal(GROUP_MESSAGE)?;
+            let group = self.name(",\"group\":\"", GroupName::from_start)?;
             (self.name(",\"from\":\"", &user)?, Addressee::Group(group))
         };
         let (text, is_ascii) = self.word_bytes(",\"text\":\"")?;

@@ -103,6 +103,7 @@ fn a_line_that_is_no_events_adds_nothing_and_says_what_is_wrong() {
         changed("\"a\"", "\"a b\""),
         changed("\"b\"", "\"\""),
         changed("11-22", "11-31"),
+        changed("\"a\"", r#""","type":"group_message","group":"g","from":"a""#),
         changed("2026-11-22T06:10:00", &"\0".repeat(19)),
         changed("2026-11-22T06:10:00.123Z", &"\0".repeat(24)),
         changed("hi", " "),

@@ -54,6 +54,21 @@ proptest! {
     }
 }
 
+#[test]
+fn a_type_behind_one_that_was_begun_is_not_taken_for_the_lines() {
+    let start = r#"{"seq":1,"ts":"2026-11-22T06:10:00.123Z","type":"#;
+    for rest in [
+        r#""message","from":"","type":"login","user":"a","session":3,"ip":"::1"}"#,
+        r#""message","from":"","type":"logout","user":"a","session":3,"reason":"logout"}"#,
+        r#""message","from":"","type":"group_message","group":"g","from":"a","text":"hi"}"#,
+        r#""group_message","group":"","type":"login","user":"a","session":3,"ip":"::1"}"#,
+    ] {
+        let line = format!("{start}{rest}");
+        assert_eq!(decode(line.as_bytes()), None, "{rest}");
+        assert!(message_of(line.as_bytes()).is_none(), "{rest}");
+    }
+}
+
 /// A change of a line.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
