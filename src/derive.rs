@@ -10,6 +10,8 @@ mod follower;
 mod form;
 mod keeper;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 pub use files::check_replaceable;
 pub use fold::{Derived, Growth, Journal};

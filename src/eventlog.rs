@@ -11,6 +11,7 @@ mod erasure;
 mod format;
 mod judge;
 mod keyfile;
+mod line_buffer;
 mod line_reader;
 mod log_tree;
 pub mod memory;
@@ -33,13 +34,15 @@ pub use checkpoint::NoteKey;
 pub use closed::{ClosedSegment, read_closed, read_header};
 pub use damage::{Damage, Foreign, Newer};
 pub use erasure::{EraseError, Order, OrderError};
-pub use format::{CommitLine, Head, SegmentLine, checked, event_kind, event_start, is_checked, segment_name};
+pub use format::{
+    CommitLine, EventLine, Head, SegmentLine, checked, event_kind, event_start, is_checked, segment_name,
+};
 pub use keyfile::{KeyError, check_key, make_key, read_bounded, read_key};
 pub use line_reader::LineReader;
 pub use log_tree::{LogTree, ProveError};
 pub use opening::{Found, OpenError, Opened, Replayed, Visitor, inspect, log_number, open, open_after, segments};
 pub use proof_file::{NotedHead, Proof, ProofError, TreeHead, TreeHeadError};
-pub use reader::{EventLine, LogReader};
+pub use reader::LogReader;
 pub use segment_files::ReadError;
 pub use storage::{Disk, LockError, Storage, StorageFile};
 pub use tree::{Hash, HashError, Tree};

@@ -40,16 +40,27 @@ struct Inline<const N: usize> {
 }
 
 impl<const N: usize> Inline<N> {
-    fn parse(text: &[u8], is_allowed: &[bool; 256]) -> Option<Self> {
-        let length = u8::try_from(text.len()).ok().filter(|length| (1..=N).contains(&usize::from(*length)))?;
+    /// The characters that are allowed, as far as they go on from the beginning of a text, and what follows them.
+    fn parse_start<'a>(text: &'a [u8], is_allowed: &[bool; 256]) -> Option<(Self, &'a [u8])> {
         let mut bytes = [0; N];
-        let mut is_name = true;
+        let mut length = 0;
         // Names are short: byte by byte is quicker than a call that copies.
         for (to, from) in bytes.iter_mut().zip(text) {
+            if !is_allowed[usize::from(*from)] {
+                break;
+            }
             *to = *from;
-            is_name &= is_allowed[usize::from(*from)];
+            length += 1;
         }
-        is_name.then_some(Self { bytes, length })
+        let name = Self { bytes, length: u8::try_from(length).ok()? };
+        (length > 0).then_some((name, &text[length..]))
+    }
+
+    /// The same, as it stands there.
+    fn split_start<'a>(text: &'a [u8], is_allowed: &[bool; 256]) -> Option<(&'a [u8], &'a [u8])> {
+        let longest = &text[..text.len().min(N)];
+        let end = longest.iter().position(|byte| !is_allowed[usize::from(*byte)]);
+        Some(text.split_at(end.unwrap_or(longest.len()))).filter(|(name, _)| !name.is_empty())
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -90,16 +101,31 @@ macro_rules! name_type {
             /// # Errors
             /// [`FormError::BadName`] for any byte or length that is not allowed.
             pub fn from_bytes(text: &[u8]) -> Result<Self, FormError> {
-                const IS_ALLOWED: [bool; 256] = {
-                    let mut is_allowed = [false; 256];
-                    let mut byte = u8::MIN;
-                    while byte < u8::MAX {
-                        is_allowed[byte as usize] = matches!(byte, $allowed);
-                        byte += 1;
-                    }
-                    is_allowed
-                };
-                Inline::parse(text, &IS_ALLOWED).map(Self).ok_or(FormError::BadName($rule))
+                let found = Self::from_start(text).filter(|(_, rest)| rest.is_empty());
+                found.map(|(name, _)| name).ok_or(FormError::BadName($rule))
+            }
+
+            const IS_ALLOWED: [bool; 256] = {
+                let mut is_allowed = [false; 256];
+                let mut byte = u8::MIN;
+                while byte < u8::MAX {
+                    is_allowed[byte as usize] = matches!(byte, $allowed);
+                    byte += 1;
+                }
+                is_allowed
+            };
+
+            /// The name that a text begins with, up to a byte that is not allowed or to the length that is; and what
+            /// follows it. `None` if there is none.
+            #[inline]
+            pub fn from_start(text: &[u8]) -> Option<(Self, &[u8])> {
+                Inline::parse_start(text, &Self::IS_ALLOWED).map(|(name, rest)| (Self(name), rest))
+            }
+
+            /// As [`Self::from_start`], for whoever need not keep it: the name as it stands there.
+            #[inline]
+            pub fn split_start(text: &[u8]) -> Option<(&[u8], &[u8])> {
+                Inline::<$bytes>::split_start(text, &Self::IS_ALLOWED)
             }
 
             /// The bytes of the name, all of them ASCII.
@@ -191,6 +217,21 @@ name_type!(
 pub struct Text(Arc<str>);
 
 impl Text {
+    /// Checks whether a string may be the text of a message.
+    ///
+    /// # Errors
+    /// [`FormError::TextTooLong`] or [`FormError::EmptyText`].
+    pub fn check(text: &str) -> Result<(), FormError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(FormError::TextTooLong);
+        }
+        // Most texts begin with a letter: only the others are looked at as a whole.
+        if !text.bytes().next().is_some_and(|first| first.is_ascii_graphic()) && text.trim().is_empty() {
+            return Err(FormError::EmptyText);
+        }
+        Ok(())
+    }
+
     /// The text itself.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -201,12 +242,7 @@ impl FromStr for Text {
     type Err = FormError;
 
     fn from_str(text: &str) -> Result<Self, FormError> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(FormError::TextTooLong);
-        }
-        if text.trim().is_empty() {
-            return Err(FormError::EmptyText);
-        }
+        Self::check(text)?;
         Ok(Self(text.into()))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::hint::black_box;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use messenger::chat::{Event, Record};
+use messenger::chat::Event;
 use messenger::clock::{self, Timestamp};
 use messenger::derive::{Derived, Growth};
-use messenger::eventlog::{self, Batch, Disk};
+use messenger::eventlog::{self, Batch, Disk, EventLine};
 
 use crate::world::World;
 
@@ -30,7 +30,7 @@ pub enum Path {
     AppendMany,
     /// A message's line of the log, read.
     Decode,
-    /// A message's line of the derived files, made.
+    /// A message's line of the derived files, made from its line of the log.
     Derive,
 }
 
@@ -171,12 +171,14 @@ fn decode(times: usize) -> anyhow::Result<()> {
 
 fn derive(times: usize) -> anyhow::Result<()> {
     const LINES_A_WRITE: usize = 100;
-    let record: Record = Event::decode(line(1_000_000)?.trim_ascii_end())?;
+    let line = line(1_000_000)?;
+    let line = line.trim_ascii_end();
     let mut derived = Derived::default();
     for _ in 0..times / LINES_A_WRITE {
         let mut growth = Growth::default();
         for _ in 0..LINES_A_WRITE {
-            derived.apply(black_box(&record), &mut growth);
+            let line = EventLine::of(black_box(line)).context("an event's line")?;
+            derived.apply_line(&line, &mut growth)?;
         }
         ensure!(black_box(growth.into_lines()).len() == 1, "all lines are of one file");
     }

@@ -38,9 +38,9 @@ pub enum LogoutReason {
 
 /// To whom a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Addressee {
+pub enum Addressee<U = UserName> {
     /// One user.
-    User(UserName),
+    User(U),
     /// A group.
     Group(GroupName),
 }

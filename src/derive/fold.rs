@@ -1,14 +1,11 @@
 //! The fold of the log into the derived files' lines: pure, the same on every machine.
 
-use std::collections::HashMap;
-
-use indexmap::IndexMap;
-
-use super::form::LineWriter;
+use super::form::{Counter, LineWriter};
 use super::sessions::{Presence, Sessions};
-use crate::chat::{Addressee, Event, Record};
+use crate::chat::{Addressee, DecodeError, Event, Record, straight};
 use crate::clock::Timestamp;
-use crate::names::{GroupName, UserName};
+use crate::eventlog::EventLine;
+use crate::names::{GroupName, NameMap, UserName};
 
 /// A derived file that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,8 +22,8 @@ const USERLOG_PART_LINES: usize = 1_000;
 /// What the log so far adds up to for the derived files.
 #[derive(Debug, Default)]
 pub struct Derived {
-    messages: u64,
-    group_messages: HashMap<GroupName, u64>,
+    messages: Counter,
+    group_messages: NameMap<GroupName, Counter>,
     sessions: Sessions,
     words: TimeWords,
 }
@@ -34,7 +31,8 @@ pub struct Derived {
 /// The lines by which files grow.
 #[derive(Debug, Default)]
 pub struct Growth {
-    lines: IndexMap<Journal, LineWriter, foldhash::quality::RandomState>,
+    messages: LineWriter,
+    groups: NameMap<GroupName, LineWriter>,
     /// About how many bytes the lines have.
     bytes: usize,
 }
@@ -50,19 +48,42 @@ impl Journal {
 }
 
 impl Derived {
+    /// Folds the event of a line, as [`Derived::apply`] does what [`Event::decode`] reads; of a message's line nothing is
+    /// copied but what files grow by.
+    ///
+    /// # Errors
+    /// It cannot be read as an event.
+    pub fn apply_line(&mut self, line: &EventLine<'_>, growth: &mut Growth) -> Result<bool, DecodeError> {
+        // No number of JSON begins with a zero: what is wrong there is for the general reader to say.
+        let message = straight::message(line.behind_time).filter(|_| !line.bytes.starts_with(b"{\"seq\":0"));
+        match message {
+            Some(message) if self.words.set_written(line.time) => {
+                self.message(message.from, message.to, message.text, LineWriter::put_straight, growth);
+                Ok(false)
+            }
+            _ => Ok(self.apply(&Event::decode(line.bytes)?, growth)),
+        }
+    }
+
     /// Folds an event: what it adds to files goes to `growth`. Gives whether it changed who is logged in.
     pub fn apply(&mut self, record: &Record, growth: &mut Growth) -> bool {
+        let mut message = |from: &UserName, to: &Addressee, text: &str| {
+            self.words.set(record.at);
+            let to = match to {
+                Addressee::User(to) => Addressee::User(to.as_bytes()),
+                Addressee::Group(group) => Addressee::Group(*group),
+            };
+            let put = |lines: &mut LineWriter, number: &Counter, fields: [&[u8]; 3]| lines.put(number, &fields);
+            self.message(from.as_bytes(), to, text.as_bytes(), put, growth);
+        };
         match &record.event {
-            Event::Message { to, text, .. } => self.message(record.at, *to, text.as_str(), growth),
-            Event::GroupMessage { group, from, text, .. } => {
-                self.group_message(record.at, *group, *from, text.as_str(), growth);
-            }
+            Event::Message { from, to, text, .. } => message(from, &Addressee::User(*to), text.as_str()),
+            Event::GroupMessage { group, from, text, .. } => message(from, &Addressee::Group(*group), text.as_str()),
             // The number stays, and no message has an empty text.
-            Event::Erased { to: Addressee::User(to), .. } => self.message(record.at, *to, "", growth),
-            Event::Erased { to: Addressee::Group(group), from, .. } => {
-                self.group_message(record.at, *group, *from, "", growth);
+            Event::Erased { from, to, .. } => message(from, to, ""),
+            Event::GroupCreated { group, .. } => {
+                growth.group(*group);
             }
-            Event::GroupCreated { group, .. } => growth.make(Journal::Group(*group)),
             Event::Login { user, session, ip, udp_port, .. } => {
                 self.sessions.add(Presence {
                     session: *session,
@@ -81,29 +102,41 @@ impl Derived {
         false
     }
 
-    fn message(&mut self, at: Timestamp, to: UserName, text: &str, growth: &mut Growth) {
-        self.messages += 1;
-        growth.put(Journal::Messages, self.messages, [self.words.of(at), to.as_str(), text]);
-    }
-
-    fn group_message(&mut self, at: Timestamp, group: GroupName, from: UserName, text: &str, growth: &mut Growth) {
-        let number = self.group_messages.entry(group).or_default();
-        *number += 1;
-        growth.put(Journal::Group(group), *number, [self.words.of(at), from.as_str(), text]);
+    /// Adds a message of the moment that the words are set to; `put` writes its line.
+    #[inline]
+    fn message(
+        &mut self,
+        from: &[u8],
+        to: Addressee<&[u8]>,
+        text: &[u8],
+        put: impl FnOnce(&mut LineWriter, &Counter, [&[u8]; 3]),
+        growth: &mut Growth,
+    ) {
+        let (lines, count, name) = match to {
+            Addressee::User(to) => (&mut growth.messages, &mut self.messages, to),
+            Addressee::Group(group) => (growth.group(group), self.group_messages.entry(group).or_default(), from),
+        };
+        count.count_up();
+        let words = self.words.words.as_bytes();
+        put(lines, count, [words, name, text]);
+        growth.bytes += words.len() + name.len() + text.len();
     }
 
     /// The whole file of who is logged in: number, time of login, user, address and UDP port (0 for none), in the order
     /// of the logins; in parts, because with very many sessions it is long.
     pub fn userlog(&self) -> impl Iterator<Item = Vec<u8>> {
-        let mut sessions = (1..).zip(self.sessions.iter()).peekable();
+        let mut sessions = self.sessions.iter().peekable();
+        let mut number = Counter::default();
         let mut words = TimeWords::default();
         std::iter::from_fn(move || {
             sessions.peek()?;
             let mut lines = LineWriter::default();
-            for (number, presence) in sessions.by_ref().take(USERLOG_PART_LINES) {
+            for presence in sessions.by_ref().take(USERLOG_PART_LINES) {
                 let Presence { since, user, ip, udp_port, .. } = presence;
                 let port = udp_port.unwrap_or(0).to_string();
-                lines.put(number, &[words.of(*since), user.as_str(), &ip.to_string(), &port]);
+                words.set(*since);
+                number.count_up();
+                lines.put(&number, &[&words.words, user.as_str(), &ip.to_string(), &port]);
             }
             Some(lines.into_bytes())
         })
@@ -116,36 +149,55 @@ impl Growth {
         self.bytes
     }
 
-    /// The lines of each file, each with its line feed; none for a file that has only been made.
+    /// The lines of each file that grew, each with its line feed; none for a group's file that has only been made.
     pub fn into_lines(self) -> Vec<(Journal, Vec<u8>)> {
-        self.lines.into_iter().map(|(journal, lines)| (journal, lines.into_bytes())).collect()
+        let messages = Some((Journal::Messages, self.messages.into_bytes())).filter(|(_, lines)| !lines.is_empty());
+        let groups = self.groups.into_iter().map(|(group, lines)| (Journal::Group(group), lines.into_bytes()));
+        messages.into_iter().chain(groups).collect()
     }
 
-    fn put(&mut self, journal: Journal, number: u64, fields: [&str; 3]) {
-        self.bytes += fields.iter().map(|field| field.len()).sum::<usize>();
-        self.lines.entry(journal).or_default().put(number, &fields);
-    }
-
-    fn make(&mut self, journal: Journal) {
-        self.lines.entry(journal).or_default();
+    /// The lines of a group's file, which is made if there are none.
+    fn group(&mut self, group: GroupName) -> &mut LineWriter {
+        self.groups.entry(group).or_default()
     }
 }
 
 /// The words of a moment, remembered while its second lasts: to make them costs more than the rest of a line.
 #[derive(Debug, Default)]
 struct TimeWords {
-    second: Option<u64>,
+    /// The moment, as the log writes it.
+    time: Option<[u8; 24]>,
     words: String,
 }
 
+/// The bytes of a moment up to its second: `2026-11-22T06:10:00`.
+const SECOND_BYTES: usize = 19;
+
 impl TimeWords {
-    fn of(&mut self, at: Timestamp) -> &str {
-        let second = at.as_ms() / 1_000;
-        if self.second != Some(second) {
-            self.second = Some(second);
+    fn set(&mut self, at: Timestamp) {
+        self.set_to(&at.to_rfc3339(), || Some(at));
+    }
+
+    /// Sets them to a moment as the log writes it; `false` if it is none.
+    fn set_written(&mut self, time: &[u8; 24]) -> bool {
+        self.set_to(time, || Timestamp::from_log_form(time))
+    }
+
+    #[inline]
+    fn set_to(&mut self, time: &[u8; 24], at: impl FnOnce() -> Option<Timestamp>) -> bool {
+        // Under load many are of the same moment.
+        if self.time.as_ref() == Some(time) {
+            return true;
+        }
+        let Some((second, [b'.', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'Z'])) = time.split_first_chunk() else {
+            return false;
+        };
+        if self.time.as_ref().and_then(|time| time.first_chunk::<SECOND_BYTES>()) != Some(second) {
+            let Some(at) = at() else { return false };
             self.words = at.to_utc_words();
         }
-        &self.words
+        self.time = Some(*time);
+        true
     }
 }
 

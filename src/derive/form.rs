@@ -6,9 +6,40 @@
 
 use std::io;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr3};
 
 use crate::chat::json;
+
+/// A number in decimal, from 0: counted up it costs less than to be written anew for each line.
+#[derive(Debug)]
+pub(super) struct Counter {
+    /// As many as a number of 64 bits has at most.
+    digits: [u8; 20],
+    start: usize,
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self { digits: [b'0'; 20], start: 19 }
+    }
+}
+
+impl Counter {
+    pub(super) fn count_up(&mut self) {
+        for (place, digit) in self.digits.iter_mut().enumerate().rev() {
+            self.start = self.start.min(place);
+            if *digit < b'9' {
+                *digit += 1;
+                break;
+            }
+            *digit = b'0';
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
+}
 
 /// Lines in the making.
 #[derive(Debug, Default)]
@@ -18,12 +49,12 @@ pub(super) struct LineWriter {
 
 impl LineWriter {
     /// Appends a line.
-    pub(super) fn put(&mut self, number: u64, fields: &[&str]) {
+    pub(super) fn put(&mut self, number: &Counter, fields: &[impl AsRef<[u8]>]) {
         let start = self.lines.len();
-        json::number(number, &mut self.lines);
+        self.lines.extend_from_slice(number.as_bytes());
         for field in fields {
             self.lines.extend_from_slice(b"; ");
-            escape(field, &mut self.lines);
+            escape(field.as_ref(), &mut self.lines);
         }
         self.lines.push(b'\n');
         let line = &self.lines[start..];
@@ -34,19 +65,35 @@ impl LineWriter {
         }
     }
 
+    /// Appends a line as [`LineWriter::put`] does, of fields without quotes, backslashes and controls below 0x20. Only the
+    /// last may hold anything else that is escaped or quoted.
+    pub(super) fn put_straight(&mut self, number: &Counter, fields: [&[u8]; 3]) {
+        let [.., text] = fields;
+        // DEL, what C1 controls begin with, and the delimiter.
+        if memchr3(0x7F, 0xC2, b';', text).is_some() {
+            return self.put(number, &fields);
+        }
+        self.lines.extend_from_slice(number.as_bytes());
+        for field in fields {
+            self.lines.extend_from_slice(b"; ");
+            self.lines.extend_from_slice(field);
+        }
+        self.lines.push(b'\n');
+    }
+
     /// All lines, each with its line feed.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.lines
     }
 
-    fn put_quoted(&mut self, number: u64, fields: &[&str]) {
+    fn put_quoted(&mut self, number: &Counter, fields: &[impl AsRef<[u8]>]) {
         let mut form = csv::WriterBuilder::new();
         form.delimiter(b';').terminator(csv::Terminator::Any(b'\n'));
         let mut line = form.from_writer(&mut self.lines);
-        let first = number.to_string().into_bytes();
+        let first = number.as_bytes().to_vec();
         let others = fields.iter().map(|field| {
             let mut escaped = vec![b' '];
-            escape(field, &mut escaped);
+            escape(field.as_ref(), &mut escaped);
             escaped
         });
         line.write_record(std::iter::once(first).chain(others)).expect("a line of its own may have any fields");
@@ -79,8 +126,8 @@ pub fn read(file: impl io::Read) -> impl Iterator<Item = Result<Vec<String>, Fie
     })
 }
 
-fn escape(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
     loop {
         // What JSON escapes is what is escaped here, and the quote.
         let (plain, special) = rest.split_at(json::plain_length(rest));
@@ -148,10 +195,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn counted(number: u64) -> Counter {
+        let mut counter = Counter::default();
+        (0..number).for_each(|_| counter.count_up());
+        counter
+    }
+
     fn line(number: u64, fields: &[&str]) -> String {
         let mut lines = LineWriter::default();
-        lines.put(number, fields);
+        lines.put(&counted(number), fields);
         String::from_utf8(lines.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_counter_counts_in_decimal() {
+        let mut counter = Counter::default();
+        for number in 0..20_000 {
+            assert_eq!(counter.as_bytes(), number.to_string().as_bytes());
+            counter.count_up();
+        }
     }
 
     #[test]
@@ -174,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn a_straight_line_is_the_same_wherever_what_needs_care_stands() {
+        for special in ["", ";", "\u{7f}", "\u{80}", "\u{9f}", "\u{a0}", "é", "☃"] {
+            for (before, behind) in (0..40).flat_map(|before| (0..40).map(move |behind| (before, behind))) {
+                let text = "a".repeat(before) + special + &"b".repeat(behind);
+                let (mut straight, mut quoted) = (LineWriter::default(), LineWriter::default());
+                straight.put_straight(&counted(7), [b"01 Jun 2022 21:30:04", b"yoda", text.as_bytes()]);
+                quoted.put_quoted(&counted(7), &["01 Jun 2022 21:30:04", "yoda", &text]);
+                assert_eq!(straight.into_bytes(), quoted.into_bytes(), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_nobody_wrote_is_no_field() {
         for bad in ["1;no space", "1; \\x", "1; \\u00", "1; \\uzzzz", "1; \\"] {
             assert!(read(bad.as_bytes()).next().unwrap().is_err(), "{bad}");
@@ -185,12 +260,12 @@ mod tests {
         fn every_text_reads_back_and_is_one_line(texts in proptest::collection::vec(".*|[\\x00-\\x20;\"\\\\n\\u{80}-\\u{a0}]*", 1..4)) {
             let fields: Vec<&str> = texts.iter().map(String::as_str).collect();
             let mut lines = LineWriter::default();
-            lines.put(1, &fields);
-            lines.put(2, &fields);
+            lines.put(&counted(1), &fields);
+            lines.put(&counted(2), &fields);
             let bytes = lines.into_bytes();
             let mut quoted = LineWriter::default();
-            quoted.put_quoted(1, &fields);
-            quoted.put_quoted(2, &fields);
+            quoted.put_quoted(&counted(1), &fields);
+            quoted.put_quoted(&counted(2), &fields);
             prop_assert_eq!(&bytes, &quoted.into_bytes());
             prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 2);
             let back: Vec<Vec<String>> = read(&*bytes).collect::<Result<_, _>>().unwrap();

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::Files;
 use super::{Derived, Growth, Journal};
-use crate::chat::DecodeError;
-use crate::chat::{Event, Seq};
+use crate::chat::{DecodeError, Seq};
 use crate::eventlog::{LogReader, ReadError};
 
 /// About how many bytes of lines are held before they are written.
@@ -126,9 +125,9 @@ impl Keeper {
     fn fold(&mut self, growth: &mut Growth) -> Result<(), DeriveError> {
         while growth.bytes() < GROWTH_BYTES_MAX {
             let Some(line) = self.reader.next_line()? else { return Ok(()) };
-            let record = Event::decode(line.bytes).map_err(|source| DeriveError::Event { seq: line.seq, source })?;
-            self.is_userlog_due |= self.derived.apply(&record, growth);
-            self.seq = record.seq;
+            let folded = self.derived.apply_line(&line, growth);
+            self.is_userlog_due |= folded.map_err(|source| DeriveError::Event { seq: line.seq, source })?;
+            self.seq = line.seq;
         }
         Ok(())
     }

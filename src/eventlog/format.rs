@@ -12,7 +12,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::tree::{Hash, Tree};
-use crate::chat::Seq;
+use crate::chat::straight::leading_number;
+use crate::chat::{Event, Seq};
 use crate::clock::Timestamp;
 
 /// The format that this program writes.
@@ -207,40 +208,71 @@ pub fn is_frame(line: &[u8]) -> bool {
 
 /// The number and the time, as its 24 bytes, at the start of an event line.
 pub fn event_start(line: &[u8]) -> Option<(Seq, &[u8])> {
-    let (seq, rest) = behind_seq(line)?;
-    Some((seq, rest.get(..TIME_BYTES)?))
+    let (seq, time, _) = split_start(line)?;
+    Some((seq, time))
+}
+
+/// One event's line, and what is looked at first in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventLine<'a> {
+    /// The event.
+    pub seq: Seq,
+    /// The time, as it stands there: it may be no moment.
+    pub time: &'a [u8; TIME_BYTES],
+    /// The line, without its line feed.
+    pub bytes: &'a [u8],
+    /// What of it stands behind the time.
+    pub behind_time: &'a [u8],
+}
+
+impl<'a> EventLine<'a> {
+    /// Looks at a line, without its line feed; `None` if it does not begin as that of an event.
+    #[inline]
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        let (seq, time, behind_time) = split_start(bytes)?;
+        Some(Self { seq, time, bytes, behind_time })
+    }
+
+    /// The type, if it is one that this program does not know.
+    #[inline]
+    pub(super) fn unknown_kind(&self) -> Option<&'a [u8]> {
+        // Most events are messages.
+        let from_kind = from_kind(self.behind_time).filter(|from_kind| !from_kind.starts_with(b"message\""))?;
+        kind(from_kind).filter(|kind| !Event::is_kind(kind))
+    }
 }
 
 /// The type at the start of an event line.
 pub fn event_kind(line: &[u8]) -> Option<&[u8]> {
-    let kind = from_kind(line)?;
-    kind.get(..memchr(b'"', kind)?)
+    kind(from_kind(split_start(line)?.2)?)
 }
 
 /// Whether the line's type begins so; it costs less than to take the type out.
 pub fn is_kind_like(line: &[u8], start: &[u8]) -> bool {
-    from_kind(line).is_some_and(|kind| kind.starts_with(start))
+    split_start(line).and_then(|(_, _, rest)| from_kind(rest)).is_some_and(|kind| kind.starts_with(start))
 }
 
-/// What stands from the type on.
-fn from_kind(line: &[u8]) -> Option<&[u8]> {
-    let (_, rest) = behind_seq(line)?;
-    rest.get(TIME_BYTES..)?.strip_prefix(br#"","type":""#)
+/// What stands from the type on, behind the time.
+fn from_kind(rest: &[u8]) -> Option<&[u8]> {
+    rest.strip_prefix(br#"","type":""#)
+}
+
+/// The type, of what stands from it on.
+fn kind(from_kind: &[u8]) -> Option<&[u8]> {
+    from_kind.get(..memchr(b'"', from_kind)?)
 }
 
 /// The bytes of a time.
 const TIME_BYTES: usize = 24;
 
-/// The number of an event line, and what stands from its time on. Read for every line of a log: no more is done than must be.
-fn behind_seq(line: &[u8]) -> Option<(Seq, &[u8])> {
-    let rest = line.strip_prefix(br#"{"seq":"#)?;
-    let (mut seq, mut digits) = (0_u64, 0);
-    while let Some(byte @ b'0'..=b'9') = rest.get(digits) {
-        seq = seq.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
-        digits += 1;
-    }
-    let rest = rest.get(digits..)?.strip_prefix(br#","ts":""#)?;
-    (digits > 0).then_some((seq, rest))
+/// The number of an event line, its time, and what stands behind that. Read for every line of a log: no more is done than
+/// must be.
+// Inlined, so that what it gives is not put together and taken apart again.
+#[inline(always)]
+fn split_start(line: &[u8]) -> Option<(Seq, &[u8; TIME_BYTES], &[u8])> {
+    let (seq, digits, rest) = leading_number(line.strip_prefix(br#"{"seq":"#)?)?;
+    let (time, rest) = rest.strip_prefix(br#","ts":""#)?.split_first_chunk()?;
+    (digits > 0).then_some((seq, time, rest))
 }
 
 /// The name of the segment's file that begins with an event.

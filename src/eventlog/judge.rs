@@ -6,9 +6,9 @@
 use memchr::memchr;
 
 use super::erasure::Line;
-use super::format::{CommitLine, Head, LineError, SECTOR_BYTES, SegmentLine, event_kind, event_start, is_commit};
+use super::format::{CommitLine, EventLine, Head, LineError, SECTOR_BYTES, SegmentLine, event_start, is_commit};
 use super::tree::{Hash, Tree};
-use crate::chat::{Event, Seq};
+use crate::chat::Seq;
 use crate::clock::Timestamp;
 
 /// The end of the last commit of a segment whose root is right, or, where it has none, of its first line.
@@ -175,17 +175,18 @@ impl Walker {
             return self.commit(line, end);
         }
         let expected = self.tree.leaves() + 1;
-        let Some((seq, time)) = event_start(line).filter(|_| line.ends_with(b"}")) else {
+        let Some(event) = EventLine::of(line).filter(|_| line.ends_with(b"}")) else {
             return Err("the line is neither an event nor a commit".into());
         };
+        let EventLine { seq, time, .. } = event;
         if seq != expected {
             return Err(format!("event {seq} stands where event {expected} should"));
         }
-        if *time < self.last_time[..] {
+        if *time < self.last_time {
             return Err(format!("the time of event {seq} is before that of the one before"));
         }
-        self.last_time.copy_from_slice(time);
-        if let Some(kind) = event_kind(line).filter(|kind| self.unknown.is_none() && !Event::is_kind(kind)) {
+        self.last_time = *time;
+        if let Some(kind) = event.unknown_kind().filter(|_| self.unknown.is_none()) {
             let kind = String::from_utf8_lossy(kind).into_owned();
             self.unknown = Some(UnknownKind { line: number, seq, kind });
         }

@@ -4,12 +4,13 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use memchr::memchr_iter;
 use memchr::memmem::Finder;
-use memchr::{memchr, memchr_iter};
 
 use super::damage::{Damage, Newer, header_error};
-use super::format::{Head, NO_SLOT_WHOLE, SegmentLine, event_kind, event_start, is_frame, segment_first, segment_name};
+use super::format::{EventLine, Head, NO_SLOT_WHOLE, SegmentLine, event_start, is_frame, segment_first, segment_name};
 use super::judge::{is_cut_off, walk};
+use super::line_buffer::LineBuffer;
 use super::opening::HEAD;
 use super::search::{find_line, line_near};
 use super::segment_files::{
@@ -17,7 +18,7 @@ use super::segment_files::{
 };
 use super::snapshot::{self, Found};
 use super::storage::{Place, ReadFile};
-use crate::chat::{DecodeError, Event, Seq};
+use crate::chat::{DecodeError, Seq};
 use crate::clock::Timestamp;
 
 /// Bytes read from a file at once.
@@ -25,13 +26,21 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// The longest line, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// One event's line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventLine<'a> {
-    /// The event.
-    pub seq: Seq,
-    /// The line, without its line feed.
-    pub bytes: &'a [u8],
+/// Where an event's line stands in the buffer.
+struct Cut {
+    seq: Seq,
+    range: Range<usize>,
+    /// What stands behind the time begins here.
+    behind_time: usize,
+}
+
+impl Cut {
+    #[inline]
+    fn line(self, buffer: &[u8]) -> Option<EventLine<'_>> {
+        let Self { seq, range, behind_time } = self;
+        let time = buffer.get(..behind_time)?.last_chunk()?;
+        Some(EventLine { seq, time, behind_time: buffer.get(behind_time..range.end)?, bytes: buffer.get(range)? })
+    }
 }
 
 /// How far may be read.
@@ -58,8 +67,7 @@ pub struct LogReader {
     judged: Option<(Seq, u64)>,
     next_seq: Seq,
     open: Option<OpenSegment>,
-    buffer: Vec<u8>,
-    start: usize,
+    buffer: LineBuffer,
 }
 
 #[derive(Debug)]
@@ -109,8 +117,7 @@ impl LogReader {
             judged: None,
             next_seq: first,
             open: None,
-            buffer: Vec::new(),
-            start: 0,
+            buffer: LineBuffer::default(),
         };
         reader.refresh()?;
         Ok(reader)
@@ -127,8 +134,7 @@ impl LogReader {
             judged: None,
             next_seq: 1,
             open: None,
-            buffer: Vec::new(),
-            start: 0,
+            buffer: LineBuffer::default(),
         }
     }
 
@@ -187,15 +193,15 @@ impl LogReader {
         self.open_segment(segment, is_before)?;
         self.next_seq = segment;
         while let Some(range) = self.cut_line()? {
-            if let Some((seq, _)) = event_start(&self.buffer[range.clone()]) {
+            if let Some((seq, _)) = event_start(&self.buffer.bytes()[range.clone()]) {
                 self.next_seq = seq;
-                self.start = range.start;
+                self.buffer.seek(range.start);
                 break;
             }
         }
-        while let Some((seq, range)) = self.advance()? {
-            if !is_before(&self.buffer[range]) {
-                return self.seek(seq);
+        while let Some(cut) = self.advance()? {
+            if !is_before(&self.buffer.bytes()[cut.range]) {
+                return self.seek(cut.seq);
             }
         }
         self.next_seq = self.through + 1;
@@ -206,9 +212,10 @@ impl LogReader {
     ///
     /// # Errors
     /// The log cannot be read, or is damaged.
+    #[inline]
     pub fn next_line(&mut self) -> Result<Option<EventLine<'_>>, ReadError> {
         let found = self.advance()?;
-        Ok(found.map(|(seq, range)| EventLine { seq, bytes: &self.buffer[range] }))
+        Ok(found.and_then(|cut| cut.line(self.buffer.bytes())))
     }
 
     /// As [`LogReader::next_line`], and may pass over lines in which `wanted` does not stand, so that looking for what is
@@ -225,14 +232,16 @@ impl LogReader {
     fn pass_over_lines_without(&mut self, wanted: &Finder<'_>) {
         // What was read before a search for a place is none of what follows it.
         if self.open.is_some()
-            && let Some((begin, seq)) = line_near(&self.buffer[self.start..], wanted, self.next_seq, self.through)
+            && let Some((begin, seq)) = line_near(self.buffer.rest(), wanted, self.next_seq, self.through)
         {
             self.next_seq = seq;
-            self.start += begin;
+            self.buffer.pass_over(begin);
         }
     }
 
-    fn advance(&mut self) -> Result<Option<(Seq, Range<usize>)>, ReadError> {
+    // Inlined with what it calls for each line, so that what each gives is not put together and taken apart again.
+    #[inline]
+    fn advance(&mut self) -> Result<Option<Cut>, ReadError> {
         loop {
             if self.next_seq > self.through {
                 self.refresh()?;
@@ -250,72 +259,75 @@ impl LogReader {
                 }
                 continue;
             };
-            let line = &self.buffer[range.clone()];
-            if is_frame(line) {
+            let bytes = &self.buffer.bytes()[range.clone()];
+            if is_frame(bytes) {
                 continue;
             }
-            let Some((seq, time)) = event_start(line) else {
+            let Some(line) = EventLine::of(bytes) else {
                 return Err(self.damage("the line is neither an event nor a commit"));
             };
+            let EventLine { seq, time, .. } = line;
             if seq < self.next_seq {
                 continue;
             }
             if seq != self.next_seq {
                 return Err(self.damage(&format!("event {seq} stands where event {} should", self.next_seq)));
             }
-            if let Some(kind) = event_kind(line).filter(|kind| !Event::is_kind(kind)) {
+            if let Some(kind) = line.unknown_kind() {
                 let unknown = DecodeError::UnknownType(String::from_utf8_lossy(kind).into_owned());
                 let (first, line) = self.place();
                 return Err(Newer::at(first, line, &unknown).into());
             }
             if let Some(open) = &mut self.open {
-                if *time < open.last_time[..] {
-                    return Err(self.damage(&format!("the time of event {seq} is before that of the one before")));
+                // Under load most are of the same moment.
+                if *time != open.last_time {
+                    if *time < open.last_time {
+                        return Err(self.damage(&format!("the time of event {seq} is before that of the one before")));
+                    }
+                    open.last_time = *time;
                 }
-                open.last_time.copy_from_slice(time);
             }
             self.next_seq = seq + 1;
-            return Ok(Some((seq, range)));
+            let behind_time = range.end - line.behind_time.len();
+            return Ok(Some(Cut { seq, range, behind_time }));
         }
     }
 
     /// What was read beyond the acknowledged may have been cut off since, and other events written in its place.
     fn forget_read_ahead(&mut self) {
         if let Some(open) = &mut self.open {
-            open.offset -= (self.buffer.len() - self.start) as u64;
+            open.offset -= self.buffer.rest().len() as u64;
         }
         self.buffer.clear();
-        self.start = 0;
     }
 
     /// Cuts a line off the buffer, and fills it where it holds none; `None` at the end of the file.
+    #[inline]
     fn cut_line(&mut self) -> Result<Option<Range<usize>>, ReadError> {
         let mut searched = 0;
         loop {
-            if let Some(length) = memchr(b'\n', &self.buffer[self.start + searched..]) {
-                let range = self.start..self.start + searched + length;
-                self.start = range.end + 1;
+            if let Some(range) = self.buffer.cut_line(searched) {
                 return Ok(Some(range));
             }
-            searched = self.buffer.len() - self.start;
-            if searched > LINE_BYTES_MAX {
-                return Err(self.damage_behind(1, "the line is longer than 1 MiB"));
-            }
-            let Some(open) = &mut self.open else { return Ok(None) };
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + CHUNK_BYTES, 0);
-            let read = open.file.read_at(open.offset, &mut self.buffer[filled..]);
-            let count = *read.as_ref().unwrap_or(&0);
-            self.buffer.truncate(filled + count);
-            open.offset += count as u64;
-            let first = open.header.first;
-            read.map_err(|source| ReadError::disk(&self.directory.join(segment_name(first)), source))?;
-            if count == 0 {
+            searched = self.buffer.rest().len();
+            if !self.read_more()? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads on behind what is in the buffer; gives whether there was more.
+    #[cold]
+    fn read_more(&mut self) -> Result<bool, ReadError> {
+        if self.buffer.rest().len() > LINE_BYTES_MAX {
+            return Err(self.damage_behind(1, "the line is longer than 1 MiB"));
+        }
+        let Some(open) = &mut self.open else { return Ok(false) };
+        let read = self.buffer.fill(CHUNK_BYTES, |buffer| open.file.read_at(open.offset, buffer));
+        let first = open.header.first;
+        let count = read.map_err(|source| ReadError::disk(&self.directory.join(segment_name(first)), source))?;
+        open.offset += count as u64;
+        Ok(count > 0)
     }
 
     fn find_segment(&mut self) -> Result<bool, ReadError> {
@@ -365,7 +377,6 @@ impl LogReader {
         let last_time = header.at.to_rfc3339();
         self.open = Some(OpenSegment { header, file, offset, last_time });
         self.buffer.clear();
-        self.start = 0;
         Ok(())
     }
 
@@ -453,7 +464,7 @@ impl LogReader {
     fn place(&self) -> (Seq, u64) {
         // Whatever was read was read of a segment that is open.
         let Some(open) = &self.open else { return (self.next_seq, 1) };
-        let mut left = open.offset - (self.buffer.len() - self.start) as u64;
+        let mut left = open.offset - self.buffer.rest().len() as u64;
         let (mut offset, mut lines) = (0, 0);
         let mut chunk = vec![0; CHUNK_BYTES];
         while left > 0 {

@@ -154,7 +154,7 @@ mod tests {
     fn matches(filter: &Filter, event: &Event) -> bool {
         let mut bytes = Vec::new();
         event.encode(41, Timestamp::from_ms(1_000_000), &mut bytes);
-        filter.judge(&EventLine { seq: 41, bytes: &bytes }).unwrap() == Verdict::Matches
+        filter.judge(&EventLine::of(&bytes).unwrap()).unwrap() == Verdict::Matches
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let event = Event::ServerStarted { version: "1".into() };
         let mut bytes = Vec::new();
         event.encode(41, Timestamp::from_ms(5_000), &mut bytes);
-        let judge = |filter: Filter| filter.judge(&EventLine { seq: 41, bytes: &bytes }).unwrap();
+        let judge = |filter: Filter| filter.judge(&EventLine::of(&bytes).unwrap()).unwrap();
         let time = |ms| Some(Timestamp::from_ms(ms));
         let inside =
             Filter { from: Some(41), to: Some(41), since: time(5_000), until: time(5_000), ..Filter::default() };

@@ -96,7 +96,7 @@ mod tests {
     fn shown(format: Format, is_terminal: bool, event: &Event) -> (Vec<u8>, Vec<u8>) {
         let (mut bytes, mut out) = (Vec::new(), Vec::new());
         event.encode(41, Timestamp::from_ms(1_685_631_600_000), &mut bytes);
-        Printer { format, is_terminal }.put(&EventLine { seq: 41, bytes: &bytes }, &mut out).unwrap();
+        Printer { format, is_terminal }.put(&EventLine::of(&bytes).unwrap(), &mut out).unwrap();
         (bytes, out)
     }
 

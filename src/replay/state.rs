@@ -205,7 +205,7 @@ mod tests {
                 let mut line = Vec::new();
                 event.encode(seq, at, &mut line);
                 all.apply(seq, at, event);
-                if seq == events.len() as u64 || !changes_nothing(&EventLine { seq, bytes: &line }) {
+                if seq == events.len() as u64 || !changes_nothing(&EventLine::of(&line).unwrap()) {
                     some.apply(seq, at, event);
                 }
             }

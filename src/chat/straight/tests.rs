@@ -16,7 +16,9 @@ fn a_line_as_it_is_written_is_read_straight() {
         r#""login","user":"a","session":3,"ip":"::1","udp_port":6000,"device":"d"}"#,
         r#""logout","user":"a","session":3,"reason":"logout"}"#,
     ] {
-        assert!(Event::assert_readers_agree(format!("{start}{rest}").as_bytes()), "{rest}");
+        let line = format!("{start}{rest}");
+        assert!(Event::assert_readers_agree(line.as_bytes()), "{rest}");
+        assert_eq!(message_of(line.as_bytes()).is_some(), rest.contains("message"), "{rest}");
     }
 }
 
@@ -42,9 +44,34 @@ fn what_is_not_json_is_not_read_straight() {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_number_is_read_as_far_as_its_digits_go(digits in "[0-9]{0,25}", behind in "[^0-9]?|[^0-9].{0,9}") {
+        let text = digits.clone() + &behind;
+        let read = leading_number(text.as_bytes());
+        let expected = if digits.is_empty() { Some(0) } else { digits.parse().ok() };
+        prop_assert_eq!(read, expected.map(|value| (value, digits.len(), behind.as_bytes())));
+    }
+}
+
+#[test]
+fn a_type_behind_one_that_was_begun_is_not_taken_for_the_lines() {
+    let start = r#"{"seq":1,"ts":"2026-11-22T06:10:00.123Z","type":"#;
+    for rest in [
+        r#""message","from":"","type":"login","user":"a","session":3,"ip":"::1"}"#,
+        r#""message","from":"","type":"logout","user":"a","session":3,"reason":"logout"}"#,
+        r#""message","from":"","type":"group_message","group":"g","from":"a","text":"hi"}"#,
+        r#""group_message","group":"","type":"login","user":"a","session":3,"ip":"::1"}"#,
+    ] {
+        let line = format!("{start}{rest}");
+        assert_eq!(decode(line.as_bytes()), None, "{rest}");
+        assert!(message_of(line.as_bytes()).is_none(), "{rest}");
+    }
+}
+
 /// A change of a line.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum Change {
     SetByte(Index, u8),
     InsertByte(Index, u8),
     DropByte(Index),
@@ -128,7 +155,8 @@ const FIELDS: [&str; 16] = [
     r#""\u0069d":1"#,
 ];
 
-fn change() -> impl Strategy<Value = Change> {
+/// Any change of a line.
+pub(crate) fn change() -> impl Strategy<Value = Change> {
     let place = any::<Index>;
     prop_oneof![
         (place(), any::<u8>()).prop_map(|(place, byte)| Change::SetByte(place, byte)),
@@ -172,7 +200,8 @@ fn with_fields(line: &mut Vec<u8>, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
     *line = [b"{", &fields.join(&b","[..])[..], b"}"].concat();
 }
 
-fn apply(change: &Change, line: &mut Vec<u8>) {
+/// Changes a line.
+pub(crate) fn apply(change: &Change, line: &mut Vec<u8>) {
     let length = line.len().max(1);
     match change {
         Change::SetByte(place, byte) => line.get_mut(place.index(length)).into_iter().for_each(|old| *old = *byte),
@@ -208,6 +237,29 @@ fn apply(change: &Change, line: &mut Vec<u8>) {
     }
 }
 
+/// The time of a message, and the rest of its line.
+fn message_of(line: &[u8]) -> Option<(&[u8; 24], Message<'_, &[u8]>)> {
+    let mut rest = Rest::new(line)?;
+    let (_, time) = rest.start()?;
+    Some((time, message(rest.0)?))
+}
+
+/// What is read of a message alone is what its event has, and nothing else is taken for one.
+fn assert_message_agrees(line: &[u8]) {
+    let event = decode(line).map(|record| (record.at.to_rfc3339(), record.event));
+    let is_message = matches!(event, Some((_, Event::Message { .. } | Event::GroupMessage { .. })));
+    let message = message_of(line).filter(|(time, _)| Timestamp::from_log_form(*time).is_some());
+    let read = message.map(|(time, Message { from, to, text, origin })| {
+        let from = UserName::from_bytes(from).unwrap();
+        let to = match to {
+            Addressee::User(to) => Addressee::User(UserName::from_bytes(to).unwrap()),
+            Addressee::Group(group) => Addressee::Group(group),
+        };
+        (*time, Message { from, to, text, origin }.into_event().expect("it may be a text"))
+    });
+    assert_eq!(read, event.filter(|_| is_message), "of {line:?}");
+}
+
 proptest! {
     #[test]
     fn the_readers_agree_on_every_line_and_on_whatever_becomes_of_it(
@@ -219,5 +271,6 @@ proptest! {
             apply(change, &mut line);
         }
         Event::assert_readers_agree(&line);
+        assert_message_agrees(&line);
     }
 }

@@ -12,7 +12,7 @@ fn page(events: &[Event]) -> Page {
     for (seq, event) in (1..).zip(events) {
         let mut bytes = Vec::new();
         event.encode(seq, Timestamp::from_ms(1_685_631_600_000 + seq), &mut bytes);
-        totals.count(&EventLine { seq, bytes: &bytes });
+        totals.count(&EventLine::of(&bytes).unwrap());
         newest.push(&bytes);
     }
     Page { source: "</script><!--".into(), conditions: vec!["\u{202e}<script>".into()], totals, newest }

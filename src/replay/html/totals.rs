@@ -79,7 +79,7 @@ mod tests {
         for seq in 1..=events {
             let ts = Timestamp::from_ms(seq * 60_000);
             let line = format!(r#"{{"seq":{seq},"ts":"{ts}","type":"login","user":"han","session":1,"ip":"::1"}}"#);
-            totals.count(&EventLine { seq, bytes: line.as_bytes() });
+            totals.count(&EventLine::of(line.as_bytes()).unwrap());
         }
         assert_eq!(totals.width_ms(), 3_600_000);
         assert!(totals.activity.len() <= usize::try_from(events).unwrap() / 60 + 1);
