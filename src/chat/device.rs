@@ -36,7 +36,14 @@ pub(super) fn check_count(state: &State, user: UserName, device: DeviceName) -> 
 }
 
 pub(super) fn apply(state: &mut State, seq: Seq, at: Timestamp, event: &Event) {
-    let Some((user, Origin { device, id })) = event.numbering() else { return };
+    if let Some((user, origin)) = event.numbering() {
+        apply_number(state, seq, at, user, origin);
+    }
+}
+
+/// Folds the number of an event of a user.
+pub(super) fn apply_number(state: &mut State, seq: Seq, at: Timestamp, user: UserName, origin: Origin) {
+    let Origin { device, id } = origin;
     let devices = &mut state.user_mut(user).devices;
     let now = Device { name: device, sent: id, last_seq: seq, last_at: at };
     match devices.iter_mut().find(|known| known.name == device) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 use super::transfer::{Phase, Transfer};
-use super::{Command, Event, LogoutReason, Refusal, Seq, SessionId, device, group, login, transfer};
+use super::{Command, Event, LogoutReason, Origin, Refusal, Seq, SessionId, device, group, login, transfer};
 use crate::clock::Timestamp;
 use crate::names::{DeviceName, GroupName, NameMap, NameSet, TransferId, UserName};
 
@@ -191,6 +191,15 @@ impl State {
             | Event::TransferAnswered { .. }
             | Event::TransferEnded { .. }
             | Event::KeyBound { .. } => transfer::apply(self, event),
+        }
+    }
+
+    /// Folds a message as [`State::apply`] does, by all that matters of it.
+    pub fn apply_message(&mut self, seq: Seq, at: Timestamp, from: UserName, origin: Option<Origin>) {
+        self.seq = seq;
+        self.at = at;
+        if let Some(origin) = origin {
+            device::apply_number(self, seq, at, from, origin);
         }
     }
 

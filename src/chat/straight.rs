@@ -24,7 +24,7 @@ pub(crate) struct Message<'a, U> {
     pub(crate) to: Addressee<U>,
     /// What may be a [`Text`], in UTF-8: without quotes, backslashes and controls below 0x20.
     pub(crate) text: &'a [u8],
-    origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Message<'_, UserName> {
@@ -53,12 +53,15 @@ pub(super) fn decode(line: &[u8]) -> Option<Record> {
     rest.is("}").then_some(Record { seq, at, event })
 }
 
-/// Reads what stands behind the time in the line of a message, without its line feed, for whoever keeps nothing of it.
-/// `None` for other events, and for what is left to the general reader.
+/// Reads what stands behind the time in the line of a message, without its line feed; users by `user`. `None` for other
+/// events, and for what is left to the general reader.
 #[inline]
-pub(crate) fn message(behind_time: &[u8]) -> Option<Message<'_, &[u8]>> {
+pub(crate) fn message<'a, U>(
+    behind_time: &'a [u8],
+    user: impl Fn(&'a [u8]) -> Option<(U, &'a [u8])>,
+) -> Option<Message<'a, U>> {
     let mut rest = Rest(behind_time);
-    let message = rest.message(UserName::split_start)?;
+    let message = rest.message(user)?;
     rest.is("}").then_some(message)
 }
 

@@ -2,7 +2,7 @@
 
 use super::form::{Counter, LineWriter};
 use super::sessions::{Presence, Sessions};
-use crate::chat::{Addressee, DecodeError, Event, Record, straight};
+use crate::chat::{Addressee, DecodeError, Event, Record};
 use crate::clock::Timestamp;
 use crate::eventlog::EventLine;
 use crate::names::{GroupName, NameMap, UserName};
@@ -54,9 +54,7 @@ impl Derived {
     /// # Errors
     /// It cannot be read as an event.
     pub fn apply_line(&mut self, line: &EventLine<'_>, growth: &mut Growth) -> Result<bool, DecodeError> {
-        // No number of JSON begins with a zero: what is wrong there is for the general reader to say.
-        let message = straight::message(line.behind_time).filter(|_| !line.bytes.starts_with(b"{\"seq\":0"));
-        match message {
+        match line.message(UserName::split_start) {
             Some(message) if self.words.set_written(line.time) => {
                 self.message(message.from, message.to, message.text, LineWriter::put_straight, growth);
                 Ok(false)

@@ -8,13 +8,16 @@ use uuid::Uuid;
 
 use super::damage::{Damage, Newer, header_error};
 use super::erasure::Line;
-use super::format::{CommitLine, LineError, SegmentLine, event_start, is_frame, segment_name};
+use super::format::{CommitLine, EventLine, LineError, SegmentLine, event_start, is_frame, segment_name};
 use super::judge::walk;
-use super::opening::{OpenError, Replayed, disk};
+use super::opening::{OpenError, disk};
+use super::replayed::{Replayed, ReplayedEvent};
 use super::storage::{Storage, StorageFile};
 use super::tree::{Hash, Tree};
+use crate::chat::straight::Message;
 use crate::chat::{DecodeError, Event, Record, Seq};
 use crate::clock::Timestamp;
+use crate::names::UserName;
 
 /// The most bytes of a segment's first line, and more than those of a commit.
 const LINK_BYTES_MAX: usize = 8 << 10;
@@ -206,11 +209,13 @@ impl Replay {
         for line in lines {
             self.lines += 1;
             if !is_frame(line) {
-                let record = self.decode(line)?;
-                let length = u32::try_from(line.len() + 1).map_err(|_| self.damage("the line is too long"))?;
-                each(Replayed { record: &record, line, segment: self.segment, offset: self.offset, length });
-                self.next += 1;
-                self.last_at = record.at;
+                match read_message(line) {
+                    Some((seq, at, event)) => self.give(seq, at, event, line, each)?,
+                    None => {
+                        let Record { seq, at, event } = self.decode(line)?;
+                        self.give(seq, at, ReplayedEvent::Event(&event), line, each)?;
+                    }
+                }
             }
             self.offset += line.len() as u64 + 1;
         }
@@ -271,18 +276,34 @@ impl Replay {
         }
     }
 
+    /// Gives an event to `each`, if it follows the one before.
+    #[inline]
+    fn give(
+        &mut self,
+        seq: Seq,
+        at: Timestamp,
+        event: ReplayedEvent<'_>,
+        line: &[u8],
+        each: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), OpenError> {
+        if seq != self.next {
+            return Err(self.damage(&format!("event {seq} stands where event {} should", self.next)));
+        }
+        if at < self.last_at {
+            return Err(self.damage(&format!("the time of event {seq} is before that of the one before")));
+        }
+        let length = u32::try_from(line.len() + 1).map_err(|_| self.damage("the line is too long"))?;
+        each(Replayed { seq, at, event, line, segment: self.segment, offset: self.offset, length });
+        self.next += 1;
+        self.last_at = at;
+        Ok(())
+    }
+
     fn decode(&self, line: &[u8]) -> Result<Record, OpenError> {
-        let record = Event::decode(line).map_err(|error| match error {
+        Event::decode(line).map_err(|error| match error {
             DecodeError::UnknownType(_) => Newer::at(self.segment, self.lines, &error).into(),
             other => self.damage(&other.to_string()),
-        })?;
-        if record.seq != self.next {
-            return Err(self.damage(&format!("event {} stands where event {} should", record.seq, self.next)));
-        }
-        if record.at < self.last_at {
-            return Err(self.damage(&format!("the time of event {} is before that of the one before", record.seq)));
-        }
-        Ok(record)
+        })
     }
 
     /// Damage of the line that was read last.
@@ -295,6 +316,15 @@ impl Replay {
         let (line, seq) = (Some(self.lines + lines), Some(self.next));
         Damage { line, seq, ..Damage::of_segment(self.segment, &what) }.into()
     }
+}
+
+/// A message's number, time and what folds of it, if its line stands as this program writes it.
+#[inline]
+fn read_message<'a>(line: &[u8]) -> Option<(Seq, Timestamp, ReplayedEvent<'a>)> {
+    let line = EventLine::of(line)?;
+    let Message { from, to, origin, .. } = line.message(UserName::from_start)?;
+    let at = Timestamp::from_log_form(line.time)?;
+    Some((line.seq, at, ReplayedEvent::Message { from, to, origin }))
 }
 
 /// Where a closed segment's events are not those that were committed.

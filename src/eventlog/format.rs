@@ -12,7 +12,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::tree::{Hash, Tree};
-use crate::chat::straight::leading_number;
+use crate::chat::straight::{self, Message, leading_number};
 use crate::chat::{Event, Seq};
 use crate::clock::Timestamp;
 
@@ -231,6 +231,17 @@ impl<'a> EventLine<'a> {
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         let (seq, time, behind_time) = split_start(bytes)?;
         Some(Self { seq, time, bytes, behind_time })
+    }
+
+    /// The message that it is, if it stands there as this program writes it, with users read by `user`. Whether its time is a
+    /// moment is to be looked at.
+    #[inline]
+    pub(crate) fn message<U>(&self, user: impl Fn(&'a [u8]) -> Option<(U, &'a [u8])>) -> Option<Message<'a, U>> {
+        // No number of JSON begins with a zero: what is wrong there is for the general reader to say.
+        if self.bytes.starts_with(b"{\"seq\":0") {
+            return None;
+        }
+        straight::message(self.behind_time, user)
     }
 
     /// The type, if it is one that this program does not know.

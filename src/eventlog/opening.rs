@@ -12,8 +12,9 @@ use super::damage::{Damage, Foreign, HOW_TO_MEND, Newer, header_error};
 use super::erasure::{REWRITTEN, carry_out, remove_unfinished};
 use super::format::{CommitLine, Head, HeadFile, SegmentLine, segment_first, segment_name};
 use super::judge::{Good, TELL_EVERY_BYTES, Tail, Walk, is_cut_off, judge_tail, walk_telling};
+use super::replayed::Replayed;
 use super::storage::{EVENTS, INDEX, LOCK, NoFile, SNAPSHOTS, Storage, StorageFile, TORN};
-use crate::chat::{Record, Seq};
+use crate::chat::Seq;
 use crate::clock::Timestamp;
 
 /// The file that says how far the log has been acknowledged.
@@ -82,21 +83,6 @@ impl OpenError {
             None => Self::Disk { file: directory.into(), source },
         }
     }
-}
-
-/// An event as it was read at opening.
-#[derive(Debug)]
-pub struct Replayed<'a> {
-    /// The event.
-    pub record: &'a Record,
-    /// Its line, without its line feed.
-    pub line: &'a [u8],
-    /// The first event of the segment it is in.
-    pub segment: Seq,
-    /// Where its line begins in the file, in bytes.
-    pub offset: u64,
-    /// The length of its line with the line feed, in bytes.
-    pub length: u32,
 }
 
 /// What an opened log gives.

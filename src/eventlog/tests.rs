@@ -36,7 +36,8 @@ fn reopen(disk: &MemoryDisk) -> Result<(Opened<MemoryDisk>, Seq), OpenError> {
     let opened = open(disk.clone(), LOG, at(0), |replayed: Replayed<'_>| {
         last += 1;
         let record = Record { seq: last, at: at(last), event: event(last) };
-        assert_eq!(*replayed.record, record);
+        assert_eq!((replayed.seq, replayed.at), (last, at(last)));
+        assert_eq!(Event::decode(replayed.line).unwrap(), record);
         let content = disk.content(&segment_name(replayed.segment)).unwrap();
         let start = usize::try_from(replayed.offset).unwrap();
         let line = &content[start..start + replayed.length as usize];

@@ -376,8 +376,7 @@ impl<S: Storage> ArchiveFiles<S> {
             let segment = self.closed(first, next)?;
             let mut builder = self.open_index(&segment).is_err().then(|| SegmentBuilder::from_state(first, &state));
             self.read(&segment, |replayed| {
-                let record = replayed.record;
-                state.apply(record.seq, record.at, &record.event);
+                replayed.apply_to(&mut state);
                 if let Some(builder) = &mut builder {
                     builder.add(&replayed);
                 }

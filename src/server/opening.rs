@@ -69,8 +69,7 @@ struct Fold<S: Storage, P> {
 
 impl<S: Storage, P: FnMut(u64, u64)> Visitor for Fold<S, P> {
     fn event(&mut self, replayed: Replayed<'_>) {
-        let record = replayed.record;
-        self.state.apply(record.seq, record.at, &record.event);
+        replayed.apply_to(&mut self.state);
         if let Some(newest) = &mut self.newest {
             newest.add(&replayed);
         }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use crate::chat::{Addressee, Event, Seq, State};
-use crate::eventlog::Replayed;
+use crate::eventlog::{Replayed, ReplayedEvent};
 use crate::names::{GroupName, NameSet, TransferId, UserName};
 
 /// Where an event's line stands.
@@ -54,19 +54,25 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// What a message belongs to.
+    pub fn of_message(from: UserName, to: Addressee) -> Self {
+        match to {
+            Addressee::User(to) => Self::Private(from, to),
+            Addressee::Group(group) => Self::Group(group, Box::default()),
+        }
+    }
+
     /// What an event belongs to; `peers` knows the two users of a transfer.
     pub fn of(event: &Event, peers: impl FnOnce(&TransferId) -> Option<(UserName, UserName)>) -> Self {
         match event {
-            Event::Message { from, to, .. }
-            | Event::TransferOffered { from, to, .. }
-            | Event::Erased { from, to: Addressee::User(to), .. } => Self::Private(*from, *to),
+            Event::Erased { from, to, .. } => Self::of_message(*from, *to),
+            Event::Message { from, to, .. } | Event::TransferOffered { from, to, .. } => Self::Private(*from, *to),
             Event::TransferAnswered { transfer, .. } | Event::TransferEnded { transfer, .. } => {
                 peers(transfer).map_or(Self::Nothing, |(from, to)| Self::Private(from, to))
             }
-            Event::GroupMessage { group, .. }
-            | Event::GroupJoined { group, .. }
-            | Event::GroupLeft { group, .. }
-            | Event::Erased { to: Addressee::Group(group), .. } => Self::Group(*group, Box::default()),
+            Event::GroupMessage { group, .. } | Event::GroupJoined { group, .. } | Event::GroupLeft { group, .. } => {
+                Self::Group(*group, Box::default())
+            }
             Event::GroupCreated { group, invited, .. } | Event::GroupInvited { group, invited, .. } => {
                 Self::Group(*group, invited.as_slice().into())
             }
@@ -328,16 +334,24 @@ impl SegmentBuilder {
 
     /// Adds the next event.
     pub fn add(&mut self, replayed: &Replayed<'_>) {
-        let Replayed { record, line, offset, length, .. } = *replayed;
+        let Replayed { event, line, offset, length, .. } = replayed;
         self.checks.push(crc32c::crc32c(line));
-        if let Event::TransferOffered { from, to, transfer, .. } = &record.event {
+        let topic = match event {
+            ReplayedEvent::Message { from, to, .. } => Topic::of_message(*from, *to),
+            ReplayedEvent::Event(event) => self.topic_of(event),
+        };
+        self.segment.push(&topic, *offset, *length);
+    }
+
+    fn topic_of(&mut self, event: &Event) -> Topic {
+        if let Event::TransferOffered { from, to, transfer, .. } = event {
             self.transfers.insert(*transfer, (*from, *to));
         }
-        let topic = Topic::of(&record.event, |transfer| self.transfers.get(transfer).copied());
-        self.segment.push(&topic, offset, length);
-        if let Event::TransferEnded { transfer, .. } = &record.event {
+        let topic = Topic::of(event, |transfer| self.transfers.get(transfer).copied());
+        if let Event::TransferEnded { transfer, .. } = event {
             self.transfers.remove(transfer);
         }
+        topic
     }
 }
 

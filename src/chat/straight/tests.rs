@@ -241,7 +241,7 @@ pub(crate) fn apply(change: &Change, line: &mut Vec<u8>) {
 fn message_of(line: &[u8]) -> Option<(&[u8; 24], Message<'_, &[u8]>)> {
     let mut rest = Rest::new(line)?;
     let (_, time) = rest.start()?;
-    Some((time, message(rest.0)?))
+    Some((time, message(rest.0, UserName::split_start)?))
 }
 
 /// What is read of a message alone is what its event has, and nothing else is taken for one.

@@ -36,7 +36,7 @@ fn append(log: &mut Log<MemoryDisk>, count: u64) {
 fn reopen(disk: &MemoryDisk) -> Result<(Opened<MemoryDisk>, Vec<Event>), OpenError> {
     let mut events = Vec::new();
     let opened = open(disk.clone(), LOG, at(0), |replayed: Replayed<'_>| {
-        events.push(replayed.record.event.clone());
+        events.push(Event::decode(replayed.line).unwrap().event);
     })?;
     Ok((opened, events))
 }
