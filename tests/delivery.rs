@@ -61,3 +61,31 @@ fn a_socket_that_takes_a_part_of_what_it_is_told_gets_the_rest_in_order_before_w
         assert_eq!(told, ["one", "two", "answer", "four"], "{room} bytes are taken");
     }
 }
+
+#[test]
+fn who_speaks_the_plain_dialect_is_told_in_order_between_others() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.connect());
+    world.send(leia, "/login leia force\n");
+    world.text(leia);
+    let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    world.disk_is_slow = true;
+    world.send(han, command("/msgto leia one"));
+    // These are of one batch: two events, with the answer to the plain speaker's own command between.
+    world.send(han, command("/msgto leia two"));
+    world.send(leia, "/msgto han three\n");
+    world.send(han, command("/msgto leia four"));
+    world.disk_is_slow = false;
+    world.sync();
+    world.sync();
+    let told = world.text(leia);
+    let places: Vec<usize> = ["one", "two", "han", "four"]
+        .iter()
+        .scan(0, |from, word| {
+            *from += told[*from..].find(word).unwrap_or_else(|| panic!("{word} is not told in its place: {told}"));
+            Some(*from)
+        })
+        .collect();
+    assert!(places.is_sorted());
+    assert_eq!(told.lines().count(), 4, "{told}");
+}

@@ -118,7 +118,7 @@ impl World {
             }
             for key in self.hub.take_touched() {
                 idle = false;
-                let bytes = self.hub.output_bytes(key);
+                let bytes = self.hub.output(key).map(<[u8]>::len).sum::<usize>();
                 if bytes > 0 {
                     self.told_bytes += bytes as u64;
                     self.told_connections += 1;

@@ -24,7 +24,7 @@ const LINK_BYTES_MAX: usize = 8 << 10;
 
 /// Bytes read from a segment at once: more than the longest line.
 const CHUNK_BYTES: usize = 2 << 20;
-/// Leaves made side by side: as many as are quickly at hand.
+/// Leaves made at once: few enough for their lines to stay in the cache of a core between their parsing and their hashing.
 const LEAVES_AT_ONCE: usize = 256;
 /// Bytes of lines from which on a thread of its own makes their leaves: to start one takes as long as some of them.
 const BESIDE_BYTES_MIN: usize = 256 << 10;

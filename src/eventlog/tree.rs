@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,25 +28,19 @@ impl Hash {
 
     /// The hashes of leaves, as [`Hash::of_leaf`] gives them, several at a time.
     pub fn of_leaves(lines: &[&[u8]]) -> Vec<Self> {
-        if lines.len() < SIDE_BY_SIDE_MIN {
-            return lines.iter().map(|line| Self::of_leaf(line)).collect();
+        match lines.len() >= SIDE_BY_SIDE_MIN && *SIDE_BY_SIDE_IS_RIGHT {
+            true => side_by_side(lines),
+            false => lines.iter().map(|line| Self::of_leaf(line)).collect(),
         }
-        let mut hashes = vec![[0; 32]; lines.len()];
-        tape_sha256::hash_many_prefixed(&[0], lines, &mut hashes);
-        hashes.into_iter().map(Self).collect()
     }
 
     /// The hashes of the nodes over the first and second subtree, the third and fourth, and so on, several at a time.
     fn of_nodes(subtrees: &[Self]) -> Vec<Self> {
         let (pairs, _) = subtrees.as_chunks::<2>();
-        if pairs.len() < SIDE_BY_SIDE_MIN {
-            return pairs.iter().map(|[left, right]| Self::of_node(*left, *right)).collect();
+        match pairs.len() >= SIDE_BY_SIDE_MIN && *SIDE_BY_SIDE_IS_RIGHT {
+            true => pairs_side_by_side(pairs),
+            false => pairs.iter().map(|[left, right]| Self::of_node(*left, *right)).collect(),
         }
-        let (left, right): (Vec<&[u8]>, Vec<&[u8]>) =
-            pairs.iter().map(|[left, right]| (&left.0[..], &right.0[..])).unzip();
-        let mut hashes = vec![[0; 32]; pairs.len()];
-        tape_sha256::hash_pairs(&[1], &left, &right, &mut hashes);
-        hashes.into_iter().map(Self).collect()
     }
 
     /// The hash of a node over two subtrees.
@@ -58,6 +53,40 @@ impl Hash {
         &self.0
     }
 }
+
+/// The hashes of leaves, side by side where they have as many blocks: those of each number of blocks come together.
+fn side_by_side(lines: &[&[u8]]) -> Vec<Hash> {
+    // FIPS 180-4, section 5.1.1: blocks of 64 bytes hold the prefix, the line, a bit and the length in 8 bytes.
+    let blocks = |line: &[u8]| (1 + line.len() + 1 + 8).div_ceil(64);
+    let mut order: Vec<(usize, usize)> = lines.iter().map(|line| blocks(line)).zip(0..).collect();
+    order.sort_unstable();
+    let sorted: Vec<&[u8]> = order.iter().map(|(_, place)| lines[*place]).collect();
+    let mut made = vec![[0; 32]; lines.len()];
+    tape_sha256::hash_many_prefixed(&[0], &sorted, &mut made);
+    let mut hashes = vec![Hash([0; 32]); lines.len()];
+    for ((_, place), hash) in order.into_iter().zip(made) {
+        hashes[place] = Hash(hash);
+    }
+    hashes
+}
+
+fn pairs_side_by_side(pairs: &[[Hash; 2]]) -> Vec<Hash> {
+    let (left, right): (Vec<&[u8]>, Vec<&[u8]>) = pairs.iter().map(|[left, right]| (&left.0[..], &right.0[..])).unzip();
+    let mut made = vec![[0; 32]; pairs.len()];
+    tape_sha256::hash_pairs(&[1], &left, &right, &mut made);
+    made.into_iter().map(Hash).collect()
+}
+
+/// Whether hashes made side by side are those made one by one. Which way they are made depends on the processor, and tests
+/// see but the one they run on: a server looks for itself, once, before anything depends on it.
+static SIDE_BY_SIDE_IS_RIGHT: LazyLock<bool> = LazyLock::new(|| {
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(400).collect();
+    let lines: Vec<&[u8]> = (0..bytes.len()).step_by(5).map(|length| &bytes[length / 2..][..length / 2]).collect();
+    let one_by_one: Vec<Hash> = lines.iter().map(|line| Hash::of_leaf(line)).collect();
+    let (pairs, _) = one_by_one.as_chunks::<2>();
+    let nodes: Vec<Hash> = pairs.iter().map(|[left, right]| Hash::of_node(*left, *right)).collect();
+    side_by_side(&lines) == one_by_one && pairs_side_by_side(pairs) == nodes
+});
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,6 +220,11 @@ mod tests {
                 Hash::of_node(by_definition(left), by_definition(right))
             }
         }
+    }
+
+    #[test]
+    fn hashes_are_made_side_by_side_on_this_machine() {
+        assert!(*SIDE_BY_SIDE_IS_RIGHT);
     }
 
     #[test]

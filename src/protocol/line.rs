@@ -184,7 +184,56 @@ mod tests {
         assert_eq!(cutter.last_line(), None);
     }
 
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(String),
+        HasLine,
+        NextLine,
+        Release,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => "[a\r\n]{0,12}".prop_map(Step::Push),
+            2 => Just(Step::HasLine),
+            2 => Just(Step::NextLine),
+            1 => Just(Step::Release),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn whatever_is_asked_in_between_each_line_comes_once(steps in proptest::collection::vec(step(), 0..40)) {
+            let (mut cutter, mut model) = (LineCutter::new(1_000), String::new());
+            if let Some(Step::Push(text)) = steps.first() {
+                // As a server does, before it looks for a line.
+                cutter.push(text.as_bytes());
+                model.push_str(text.trim_start_matches(['\r', '\n']));
+                prop_assert_eq!(cutter.first_byte(), model.bytes().next());
+            }
+            for step in steps.iter().skip(1) {
+                match step {
+                    Step::Push(text) => {
+                        cutter.push(text.as_bytes());
+                        model.push_str(text);
+                    }
+                    Step::HasLine => prop_assert_eq!(cutter.has_line(), model.contains('\n')),
+                    Step::NextLine => {
+                        let split = model.split_once('\n').map(|(line, rest)| (line.to_owned(), rest.to_owned()));
+                        let expected = split.as_ref().map(|(line, _)| line.strip_suffix('\r').unwrap_or(line).as_bytes());
+                        prop_assert_eq!(cutter.next_line(), expected.map(CutLine::Whole));
+                        model = split.map_or(model, |(_, rest)| rest);
+                    }
+                    Step::Release => cutter.release(),
+                }
+                prop_assert_eq!(cutter.pending_bytes(), model.len());
+            }
+            let last = (!model.is_empty() && !model.contains('\n')).then(|| model.strip_suffix('\r').unwrap_or(&model));
+            if !model.contains('\n') {
+                prop_assert_eq!(cutter.last_line(), last.map(|last| CutLine::Whole(last.as_bytes())));
+            }
+        }
+
         #[test]
         fn the_cut_does_not_depend_on_how_the_bytes_arrive(
             text in "[a\r\n]{0,60}",

@@ -47,13 +47,17 @@ impl Background {
         let _ = self.closed.send(through);
     }
 
-    /// Gives the hub what was done, as much as is taken in one turn.
+    /// Gives the hub what was done, as much as is taken in one turn; of lines nothing while as much waits for the disk as
+    /// may, for each answer would wait, too.
     pub(super) fn take_reports(&mut self, hub: &mut Hub, now: Now) {
         while let Ok(through) = self.archived.try_recv() {
             hub.handle_archived(through);
         }
         self.has_more = true;
         for _ in 0..limits::CHUNKS_PER_TURN {
+            if hub.is_overloaded() {
+                break;
+            }
             let Ok(LinesRead { connection, purpose, lines }) = self.read.try_recv() else {
                 self.has_more = false;
                 break;

@@ -13,7 +13,7 @@ use super::hub::{Hub, Output};
 use super::limits;
 use super::pending::{Delivery, Pending};
 use super::segment::Position;
-use super::shared::place_in_batch;
+use super::shared::narrow;
 
 impl Hub {
     /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
@@ -32,8 +32,8 @@ impl Hub {
             let start = pending.lines.len();
             event.encode_at(seq, &at, &mut pending.lines);
             pending.lines.push(b'\n');
-            let place = place_in_batch(pending.ends.len());
-            pending.ends.push(place_in_batch(pending.lines.len()));
+            let place = narrow(pending.ends.len());
+            pending.ends.push(narrow(pending.lines.len()));
             pending.bytes += (pending.lines.len() - start) as u64;
             let durable_seq = self.durable.seq;
             if let Some(logged_in) = origin.and_then(|key| self.connection_mut(key)?.logged_in_mut()) {
@@ -179,7 +179,7 @@ impl Hub {
         write(&mut pending.notes);
         let end = pending.notes.len();
         pending.late_bytes += if is_late { end - start } else { 0 };
-        let (start, end) = (place_in_batch(start), place_in_batch(end));
+        let (start, end) = (narrow(start), narrow(end));
         pending.deliveries.push(Delivery::Note { to: key, start, end });
     }
 
@@ -305,6 +305,7 @@ impl Hub {
         if !pending.console.is_empty() {
             self.outputs.push_back(Output::Console(std::mem::take(&mut pending.console)));
         }
+        let is_much = pending.is_much();
         self.keep_unsent();
         self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
         let mut deliveries = std::mem::take(&mut pending.deliveries);
@@ -330,7 +331,9 @@ impl Hub {
             }
         }
         pending.deliveries = deliveries;
-        if self.outgoing.shared.is_large() || pending.is_large() {
+        // From the last that needs them on, or from when they are seen to be large.
+        let is_large = || self.outgoing.shared.is_large() || pending.is_large();
+        if is_much || self.outgoing.shared.is_much() || (self.shrink_at.is_none() && is_large()) {
             self.shrink_at = Some(now.tick + Duration::from_millis(limits::SPARE_BATCH_MS));
         }
         self.spare_batch = pending.emptied();

@@ -1,7 +1,7 @@
 //! The thin shell: one thread that moves bytes between sockets and the hub, and batches between the hub and the log.
 //!
 //! A turn: wait; read the clock once; accept; read each ready socket once; take what the log and the reader report;
-//! carry out what the hub asks for; write each socket once.
+//! carry out what the hub asks for; write to each socket what it takes.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -225,7 +225,7 @@ impl EventLoop {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Duration> {
-        if self.background.has_more || (!self.ready.is_empty() && !self.hub.is_overloaded()) {
+        if (self.background.has_more || !self.ready.is_empty()) && !self.hub.is_overloaded() {
             return Some(Duration::ZERO);
         }
         let due = self.hub.next_timeout().into_iter().chain(self.accept_again).chain(self.stop_by).min()?;

@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 
 use super::connection::ConnectionKey;
 use super::limits;
-use super::shared::{is_large, place_in_batch, shrink};
+use super::shared::narrow;
+use super::spare::{is_large, is_much, shrink};
 
 /// One thing to be done when a batch is durable, in order. Events are named by their place in the batch.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Pending {
         if self.audiences.last().is_none_or(|last| !Arc::ptr_eq(last, &audience)) {
             self.audiences.push(audience);
         }
-        let audience = place_in_batch(self.audiences.len() - 1);
+        let audience = narrow(self.audiences.len() - 1);
         self.deliveries.push(Delivery::Audience { audience, except, place });
     }
 
@@ -97,7 +98,14 @@ impl Pending {
 
     /// Whether its buffers have grown large.
     pub(super) fn is_large(&self) -> bool {
-        is_large(&self.lines) || is_large(&self.ends) || is_large(&self.notes) || is_large(&self.deliveries)
+        let has_bytes = is_large(&self.lines) || is_large(&self.notes);
+        has_bytes || is_large(&self.ends) || is_large(&self.deliveries) || is_large(&self.audiences)
+    }
+
+    /// Whether it needs buffers that large.
+    pub(super) fn is_much(&self) -> bool {
+        let has_bytes = is_much(&self.lines) || is_much(&self.notes);
+        has_bytes || is_much(&self.ends) || is_much(&self.deliveries) || is_much(&self.audiences)
     }
 
     /// Gives large buffers back in which nothing is.
@@ -106,5 +114,6 @@ impl Pending {
         shrink(&mut self.ends);
         shrink(&mut self.notes);
         shrink(&mut self.deliveries);
+        shrink(&mut self.audiences);
     }
 }

@@ -49,12 +49,8 @@ impl Keys {
 impl Present {
     /// The connections of a user, in the order of their logins.
     pub(super) fn of(&self, state: &State, user: UserName) -> &[ConnectionKey] {
-        state.users.get_index_of(&user).map(|place| self.at(place)).unwrap_or_default()
-    }
-
-    /// The same for the user at this place of the state.
-    pub(super) fn at(&self, place: usize) -> &[ConnectionKey] {
-        self.users.get(place).map(Keys::as_slice).unwrap_or_default()
+        let place = state.users.get_index_of(&user);
+        place.and_then(|place| self.users.get(place)).map(Keys::as_slice).unwrap_or_default()
     }
 
     /// The connections of all members of a group, in the order in which they joined.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use super::connection::ConnectionKey;
-use super::limits::SPARE_BATCH_BYTES_MAX;
+use super::spare::{is_large, is_much, shrink};
 
 /// Which bytes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +17,11 @@ pub(super) enum Source {
     Notes,
 }
 
-/// Where what a connection is told is found: its place in the list of those that are told something, and one more.
+/// Where what a connection is told is found: its place in the list of those that are told something, counted from 1, so that
+/// a connection needs four bytes for it.
 pub(super) type ToldPlace = NonZeroU32;
 
-/// The batch, and who is told what of it.
+/// The bytes of one batch, which all connections share that are told of it, and who is told what.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     lines: Vec<u8>,
@@ -28,7 +29,7 @@ pub(super) struct Shared {
     told: Vec<Told>,
     pieces: Vec<Piece>,
     /// How many connections have something left to be sent.
-    unsent: usize,
+    unsent_count: usize,
 }
 
 /// What one connection is told: a chain of pieces.
@@ -54,7 +55,6 @@ struct Piece {
 impl Shared {
     /// Takes a batch's bytes, and leaves the empty buffers of the one before in their place.
     pub(super) fn begin(&mut self, lines: &mut Vec<u8>, notes: &mut Vec<u8>) {
-        debug_assert_eq!(self.unsent, 0, "a batch is forgotten that somebody is still told of");
         std::mem::swap(&mut self.lines, lines);
         std::mem::swap(&mut self.notes, notes);
     }
@@ -67,11 +67,11 @@ impl Shared {
         source: Source,
         bytes: Range<usize>,
     ) {
-        let (start, end) = (place_in_batch(bytes.start), place_in_batch(bytes.end));
+        let (start, end) = (narrow(bytes.start), narrow(bytes.end));
         if start == end {
             return;
         }
-        let new = place_in_batch(self.pieces.len());
+        let new = narrow(self.pieces.len());
         match place.map(index) {
             Some(told) => {
                 let told = &mut self.told[told];
@@ -86,8 +86,8 @@ impl Shared {
             }
             None => {
                 self.told.push(Told { key, first: new, last: new, bytes: bytes.len() });
-                *place = NonZeroU32::new(place_in_batch(self.told.len()));
-                self.unsent += 1;
+                *place = NonZeroU32::new(narrow(self.told.len()));
+                self.unsent_count += 1;
             }
         }
         self.pieces.push(Piece { source, start, end, next: new });
@@ -124,14 +124,14 @@ impl Shared {
         told.bytes -= count;
         if told.bytes == 0 {
             *place = None;
-            self.unsent -= 1;
+            self.unsent_count -= 1;
             return;
         }
         loop {
             let piece = &mut self.pieces[told.first as usize];
             let length = (piece.end - piece.start) as usize;
             if count < length {
-                piece.start += place_in_batch(count);
+                piece.start += narrow(count);
                 return;
             }
             count -= length;
@@ -141,13 +141,13 @@ impl Shared {
 
     /// The connections that have something left to be sent.
     pub(super) fn unsent(&self) -> Vec<ConnectionKey> {
-        let told = if self.unsent > 0 { &self.told[..] } else { &[] };
+        let told = if self.unsent_count > 0 { &self.told[..] } else { &[] };
         told.iter().filter(|told| told.bytes > 0).map(|told| told.key).collect()
     }
 
     /// Forgets the batch. Nothing is left to be sent but to connections that are gone.
     pub(super) fn end(&mut self) {
-        self.unsent = 0;
+        self.unsent_count = 0;
         self.told.clear();
         self.pieces.clear();
         self.lines.clear();
@@ -157,6 +157,11 @@ impl Shared {
     /// Whether its buffers have grown large.
     pub(super) fn is_large(&self) -> bool {
         is_large(&self.told) || is_large(&self.pieces) || is_large(&self.lines) || is_large(&self.notes)
+    }
+
+    /// Whether it needs buffers that large.
+    pub(super) fn is_much(&self) -> bool {
+        is_much(&self.told) || is_much(&self.pieces) || is_much(&self.lines) || is_much(&self.notes)
     }
 
     /// Gives large buffers back in which nothing is.
@@ -172,25 +177,14 @@ fn index(place: ToldPlace) -> usize {
     place.get() as usize - 1
 }
 
-/// A place in a batch, of which all are small.
-pub(super) fn place_in_batch(place: usize) -> u32 {
+/// A place, length or count of a batch: all are far below 2^32, for nothing more comes into a batch that is full.
+pub(super) fn narrow(place: usize) -> u32 {
     u32::try_from(place).expect("a batch is far shorter than 4 GiB")
-}
-
-/// Gives a list's memory back if that is large and nothing is in it.
-pub(super) fn shrink<T>(list: &mut Vec<T>) {
-    if list.is_empty() && is_large(list) {
-        *list = Vec::new();
-    }
-}
-
-/// Whether the memory of a list is more than is kept for long.
-pub(super) fn is_large<T>(list: &Vec<T>) -> bool {
-    list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::SPARE_BATCH_BYTES_MAX;
     use super::*;
     use proptest::prelude::*;
 
@@ -216,7 +210,7 @@ mod tests {
             shared.begin(&mut lines.clone(), &mut notes.clone());
             let mut places = [None; 3];
             let mut expected: [Vec<u8>; 3] = Default::default();
-            let key = |connection: usize| ConnectionKey { place: place_in_batch(connection), generation: 7 };
+            let key = |connection: usize| ConnectionKey { place: narrow(connection), generation: 7 };
             for step in steps {
                 match step {
                     Step::Tell { connection, in_notes, start, length } => {

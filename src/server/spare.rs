@@ -1,7 +1,6 @@
-//! Buffers of connections that everything was sent from, kept to be used again: a message to many would else ask the
-//! system for memory for each of them, and give it back at once.
+//! Memory that is kept to be used again: buffers of connections that everything was sent from, and those of batches.
 
-use super::limits::{SPARE_BUFFER_BYTES_MAX, SPARE_BYTES_MAX};
+use super::limits::{SPARE_BATCH_BYTES_MAX, SPARE_BUFFER_BYTES_MAX, SPARE_BYTES_MAX};
 
 /// Empty buffers; what came last goes first, for it is in the processor's cache.
 #[derive(Debug, Default)]
@@ -28,6 +27,23 @@ impl Spare {
             self.buffers.push(buffer);
         }
     }
+}
+
+/// Gives the memory of a batch's list back if that is large and nothing is in it.
+pub(super) fn shrink<T>(list: &mut Vec<T>) {
+    if list.is_empty() && is_large(list) {
+        *list = Vec::new();
+    }
+}
+
+/// Whether the memory of a batch's list is more than is kept for long.
+pub(super) fn is_large<T>(list: &Vec<T>) -> bool {
+    list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX
+}
+
+/// Whether what is in a batch's list takes more than that.
+pub(super) fn is_much<T>(list: &[T]) -> bool {
+    size_of_val(list) > SPARE_BATCH_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -370,17 +370,23 @@ impl World {
         }
     }
 
+    /// Has the client's socket take what it is told, two slices in a call, as far as it has room.
     fn flush(&mut self, key: ConnectionKey) {
-        let Some(client) = self.clients.get_mut(&key) else { return };
-        let told = self.hub.output(key).collect::<Vec<_>>().concat();
-        assert_eq!(told.len(), self.hub.output_bytes(key));
-        assert!(!client.is_shut || told.is_empty(), "nothing is sent behind the end");
-        let count = client.room.map_or(told.len(), |room| room.min(told.len()));
-        client.received.extend_from_slice(&told[..count]);
-        client.room = client.room.map(|room| room - count);
-        client.is_shut = count == told.len() && self.hub.is_closing(key);
-        if count > 0 {
-            self.hub.handle_sent(key, count, self.now());
+        loop {
+            let now = self.now();
+            let Some(client) = self.clients.get_mut(&key) else { return };
+            let told = self.hub.output(key).take(2).collect::<Vec<_>>().concat();
+            assert!(!client.is_shut || told.is_empty(), "nothing is sent behind the end");
+            let unsent = self.hub.output_bytes(key);
+            assert_eq!(self.hub.output(key).map(<[u8]>::len).sum::<usize>(), unsent);
+            let count = client.room.map_or(told.len(), |room| room.min(told.len()));
+            client.received.extend_from_slice(&told[..count]);
+            client.room = client.room.map(|room| room - count);
+            client.is_shut = count == unsent && self.hub.is_closing(key);
+            if count == 0 {
+                return;
+            }
+            self.hub.handle_sent(key, count, now);
         }
     }
 }
