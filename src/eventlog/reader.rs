@@ -36,10 +36,10 @@ struct Cut {
 
 impl Cut {
     #[inline]
-    fn line(self, buffer: &[u8]) -> Option<EventLine<'_>> {
+    fn line(self, buffer: &[u8]) -> EventLine<'_> {
         let Self { seq, range, behind_time } = self;
-        let time = buffer.get(..behind_time)?.last_chunk()?;
-        Some(EventLine { seq, time, behind_time: buffer.get(behind_time..range.end)?, bytes: buffer.get(range)? })
+        let time = buffer[..behind_time].last_chunk().expect("the time of an event stands before what is behind it");
+        EventLine { seq, time, behind_time: &buffer[behind_time..range.end], bytes: &buffer[range] }
     }
 }
 
@@ -215,7 +215,7 @@ impl LogReader {
     #[inline]
     pub fn next_line(&mut self) -> Result<Option<EventLine<'_>>, ReadError> {
         let found = self.advance()?;
-        Ok(found.and_then(|cut| cut.line(self.buffer.bytes())))
+        Ok(found.map(|cut| cut.line(self.buffer.bytes())))
     }
 
     /// As [`LogReader::next_line`], and may pass over lines in which `wanted` does not stand, so that looking for what is
