@@ -10,7 +10,7 @@ use super::format::{CommitLine, Head, HeadFile, SLOT_BYTES, SegmentLine, segment
 use super::judge::Good;
 use super::opening::{HEAD, NEXT};
 use super::storage::{Storage, StorageFile};
-use super::tree::Hash;
+use super::tree::{Hash, LEAVES_AT_ONCE};
 use crate::chat::Seq;
 use crate::clock::Timestamp;
 
@@ -176,7 +176,9 @@ impl<S: Storage> Log<S> {
             self.begin_next_segment().map_err(failed(segment_name(first)))?;
         }
         let event_bytes = lines.len();
-        self.good.tree.extend(&Hash::of_leaves(&whole_lines(&lines)));
+        for lines in whole_lines(&lines).chunks(LEAVES_AT_ONCE) {
+            self.good.tree.extend(&Hash::of_leaves(lines));
+        }
         assert!(self.good.tree.leaves() == last, "a batch has a line for each of its events");
         let root = self.good.tree.root();
         CommitLine { seq: last, at, root }.encode(&mut lines);

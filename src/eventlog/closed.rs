@@ -13,7 +13,7 @@ use super::judge::walk;
 use super::opening::{OpenError, disk};
 use super::replayed::{Replayed, ReplayedEvent};
 use super::storage::{Storage, StorageFile};
-use super::tree::{Hash, Tree};
+use super::tree::{Hash, LEAVES_AT_ONCE, Tree};
 use crate::chat::straight::Message;
 use crate::chat::{DecodeError, Event, Record, Seq};
 use crate::clock::Timestamp;
@@ -24,8 +24,6 @@ const LINK_BYTES_MAX: usize = 8 << 10;
 
 /// Bytes read from a segment at once: more than the longest line.
 const CHUNK_BYTES: usize = 2 << 20;
-/// Leaves made at once: few enough for their lines to stay in the cache of a core between their parsing and their hashing.
-const LEAVES_AT_ONCE: usize = 256;
 /// Bytes of lines from which on a thread of its own makes their leaves: to start one takes as long as some of them.
 const BESIDE_BYTES_MIN: usize = 256 << 10;
 

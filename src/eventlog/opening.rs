@@ -14,6 +14,7 @@ use super::format::{CommitLine, Head, HeadFile, SegmentLine, segment_first, segm
 use super::judge::{Good, TELL_EVERY_BYTES, Tail, Walk, is_cut_off, judge_tail, walk_telling};
 use super::replayed::Replayed;
 use super::storage::{EVENTS, INDEX, LOCK, NoFile, SNAPSHOTS, Storage, StorageFile, TORN};
+use super::tree;
 use crate::chat::Seq;
 use crate::clock::Timestamp;
 
@@ -145,6 +146,8 @@ pub fn open_after<S: Storage>(
     after: Seq,
     visitor: &mut impl Visitor,
 ) -> Result<Opened<S>, OpenError> {
+    // Now, and not while the first batch waits.
+    tree::look_at_processor();
     inspect(storage, after, visitor)?.recover(new_log, now)
 }
 

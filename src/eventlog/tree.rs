@@ -15,6 +15,10 @@ pub struct Hash([u8; 32]);
 /// How many hashes are made side by side at least: for fewer, one after the other is as quick.
 const SIDE_BY_SIDE_MIN: usize = 4;
 
+/// Leaves that are made at once, of many: enough to find those of as many blocks, and few enough to take little memory and
+/// to have their lines in the cache.
+pub(super) const LEAVES_AT_ONCE: usize = 128;
+
 /// A string is no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a hash is 64 lower-case hexadecimal digits")]
@@ -87,6 +91,11 @@ static SIDE_BY_SIDE_IS_RIGHT: LazyLock<bool> = LazyLock::new(|| {
     let nodes: Vec<Hash> = pairs.iter().map(|[left, right]| Hash::of_node(*left, *right)).collect();
     side_by_side(&lines) == one_by_one && pairs_side_by_side(pairs) == nodes
 });
+
+/// Sees to it that [`SIDE_BY_SIDE_IS_RIGHT`] is known.
+pub(super) fn look_at_processor() {
+    LazyLock::force(&SIDE_BY_SIDE_IS_RIGHT);
+}
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
