@@ -305,7 +305,6 @@ impl Hub {
         if !pending.console.is_empty() {
             self.outputs.push_back(Output::Console(std::mem::take(&mut pending.console)));
         }
-        let is_much = pending.is_much();
         self.keep_unsent();
         self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
         let mut deliveries = std::mem::take(&mut pending.deliveries);
@@ -331,9 +330,8 @@ impl Hub {
             }
         }
         pending.deliveries = deliveries;
-        // From the last that needs them on, or from when they are seen to be large.
-        let is_large = || self.outgoing.shared.is_large() || pending.is_large();
-        if is_much || self.outgoing.shared.is_much() || (self.shrink_at.is_none() && is_large()) {
+        // Not put off by what comes meanwhile: where there is still much to do they grow again, once a second.
+        if self.shrink_at.is_none() && (self.outgoing.shared.is_large() || pending.is_large()) {
             self.shrink_at = Some(now.tick + Duration::from_millis(limits::SPARE_BATCH_MS));
         }
         self.spare_batch = pending.emptied();
@@ -349,7 +347,7 @@ impl Hub {
         self.outgoing.shared.end();
     }
 
-    /// Gives back what batches have grown to, once none has come for a while.
+    /// Gives back what batches have grown to.
     pub(super) fn shrink_batches(&mut self) {
         self.shrink_at = None;
         self.spare_batch.shrink();
@@ -414,5 +412,55 @@ impl Hub {
     /// Whether a connection's language is JSON.
     pub(super) fn speaks_json(&self, key: ConnectionKey) -> bool {
         self.connection(key).is_some_and(|connection: &Connection| connection.dialect == Some(Dialect::Json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{Policy, State};
+    use crate::server::hub::HubOptions;
+    use crate::server::index::Index;
+    use crate::server::segment::Segment;
+
+    #[test]
+    fn what_a_batch_has_grown_to_is_given_back_though_others_follow() {
+        let options = HubOptions {
+            log: uuid::Uuid::nil(),
+            commands_per_second: 0,
+            allow_cleartext: false,
+            connections_max: 10,
+            console_texts: false,
+        };
+        let policy = Policy { failures_max: 3, accounts: crate::names::NameSet::default() };
+        let start = Now { at: Timestamp::from_ms(1), tick: crate::clock::monotonic() };
+        let (state, index) = (State::default(), Index::new(Segment::new(1)));
+        let mut hub = Hub::new(options, policy, state, index, String::new(), u64::MAX, start);
+        let mut offset = 0;
+        let mut turn = |hub: &mut Hub, version_bytes: usize, now: Now| {
+            if version_bytes > 0 {
+                hub.commit(&[Event::ServerStopped { version: "x".repeat(version_bytes) }], None, now);
+            }
+            while let Some(output) = hub.poll_output(now) {
+                if let Output::Append { lines, .. } = output {
+                    let at = offset;
+                    offset += lines.len() as u64;
+                    hub.handle_durable(lines, 1, at, String::new(), u64::MAX, now);
+                }
+            }
+            hub.handle_timeout(now);
+        };
+        let is_large = |hub: &Hub| hub.outgoing.shared.is_large() || hub.spare_batch.is_large() || hub.open.is_large();
+        turn(&mut hub, 0, start);
+        assert!(!is_large(&hub));
+        turn(&mut hub, 10 * limits::SPARE_BATCH_BYTES_MAX, start);
+        assert!(is_large(&hub));
+        let mut now = start;
+        // A small one every half second, for as long as it takes for each buffer to come round.
+        for _ in 0..20 {
+            now = Now { tick: now.tick + Duration::from_millis(limits::SPARE_BATCH_MS / 2), ..now };
+            turn(&mut hub, 10, now);
+        }
+        assert!(!is_large(&hub));
     }
 }

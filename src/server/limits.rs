@@ -12,7 +12,7 @@ pub const SPARE_BYTES_MAX: usize = 256 << 10;
 pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// The most bytes of each buffer of a batch that are kept for another however long there is none.
 pub const SPARE_BATCH_BYTES_MAX: usize = 8 << 10;
-/// How long larger ones are kept.
+/// How long larger ones are kept at most, also while they are used.
 pub const SPARE_BATCH_MS: u64 = 1_000;
 /// Connections of the members of groups that are remembered for the next message to the group.
 pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;

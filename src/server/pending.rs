@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use super::connection::ConnectionKey;
 use super::limits;
 use super::shared::narrow;
-use super::spare::{is_large, is_much, shrink};
+use super::spare::{is_large, shrink};
 
 /// One thing to be done when a batch is durable, in order. Events are named by their place in the batch.
 #[derive(Debug)]
@@ -100,12 +100,6 @@ impl Pending {
     pub(super) fn is_large(&self) -> bool {
         let has_bytes = is_large(&self.lines) || is_large(&self.notes);
         has_bytes || is_large(&self.ends) || is_large(&self.deliveries) || is_large(&self.audiences)
-    }
-
-    /// Whether it needs buffers that large.
-    pub(super) fn is_much(&self) -> bool {
-        let has_bytes = is_much(&self.lines) || is_much(&self.notes);
-        has_bytes || is_much(&self.ends) || is_much(&self.deliveries) || is_much(&self.audiences)
     }
 
     /// Gives large buffers back in which nothing is.

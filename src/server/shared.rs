@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use super::connection::ConnectionKey;
-use super::spare::{is_large, is_much, shrink};
+use super::spare::{is_large, shrink};
 
 /// Which bytes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,11 +157,6 @@ impl Shared {
     /// Whether its buffers have grown large.
     pub(super) fn is_large(&self) -> bool {
         is_large(&self.told) || is_large(&self.pieces) || is_large(&self.lines) || is_large(&self.notes)
-    }
-
-    /// Whether it needs buffers that large.
-    pub(super) fn is_much(&self) -> bool {
-        is_much(&self.told) || is_much(&self.pieces) || is_much(&self.lines) || is_much(&self.notes)
     }
 
     /// Gives large buffers back in which nothing is.

@@ -41,11 +41,6 @@ pub(super) fn is_large<T>(list: &Vec<T>) -> bool {
     list.capacity() * size_of::<T>() > SPARE_BATCH_BYTES_MAX
 }
 
-/// Whether what is in a batch's list takes more than that.
-pub(super) fn is_much<T>(list: &[T]) -> bool {
-    size_of_val(list) > SPARE_BATCH_BYTES_MAX
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
