@@ -27,6 +27,7 @@ mod shared;
 mod signal;
 mod signals;
 mod spare;
+mod writing;
 
 pub use archive::{Archive, Lines, Older};
 pub use archivist::{ArchiveThrough, Archived};

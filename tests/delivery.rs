@@ -89,3 +89,54 @@ fn who_speaks_the_plain_dialect_is_told_in_order_between_others() {
     assert!(places.is_sorted());
     assert_eq!(told.lines().count(), 4, "{told}");
 }
+
+#[test]
+fn who_waits_to_be_written_to_is_told_later_batches_in_the_same_write_and_who_has_an_answer_comes_first() {
+    let mut world = World::new();
+    let (han, leia, luke) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("luke"));
+    [han, leia, luke].into_iter().for_each(|key| drop(world.frames(key)));
+    let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    let writes = [world.writes(leia), world.writes(luke)];
+    // One socket a turn: that of the answer, however many messages wait before it.
+    world.writes_per_turn = 1;
+    for (number, to) in ["leia", "luke", "leia", "luke"].into_iter().enumerate() {
+        world.send(han, command(&format!("/msgto {to} {number}")));
+        assert_eq!(world.frames(han).len(), 1, "the answer to message {number}");
+    }
+    world.writes_per_turn = usize::MAX;
+    world.wait(0);
+    assert_eq!([world.writes(leia), world.writes(luke)], writes.map(|before| before + 1));
+    assert_eq!(texts(&world.frames(leia)), ["0", "2"]);
+    assert_eq!(texts(&world.frames(luke)), ["1", "3"]);
+}
+
+#[test]
+fn who_goes_before_it_is_written_to_stands_in_nobodys_way() {
+    let mut world = World::new();
+    let (han, leia, luke) = (world.logged_in("han"), world.logged_in("leia"), world.logged_in("luke"));
+    [han, leia, luke].into_iter().for_each(|key| drop(world.frames(key)));
+    world.writes_per_turn = 1;
+    for text in ["/msgto leia one", "/msgto luke two"] {
+        world.send(han, format!("{}\n", json!({"type": "command", "text": text})));
+    }
+    world.disconnect(leia);
+    world.writes_per_turn = usize::MAX;
+    world.wait(0);
+    assert_eq!(texts(&world.frames(luke)), ["two"]);
+    assert!(world.hub.is_quiet());
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_last_lines_however_slowly_it_reads() {
+    let mut world = World::new();
+    let leia = world.logged_in("leia");
+    world.frames(leia);
+    world.set_room(leia, Some(10));
+    world.send(leia, format!("{}\n", json!({"type": "command", "text": "/logout"})));
+    world.end_input(leia);
+    world.set_deaf(leia, false);
+    let frames = world.frames(leia);
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_eq!(frames[0]["command"], "logout");
+    assert!(world.is_closed(leia));
+}

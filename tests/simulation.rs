@@ -164,7 +164,10 @@ impl Simulation {
             0..40 => self.think(client),
             40..65 => self.talk(client),
             65..72 => self.break_off(client),
-            72..76 => self.world.disk_is_slow = !self.world.disk_is_slow,
+            72..75 => self.world.disk_is_slow = !self.world.disk_is_slow,
+            75 => {
+                self.world.writes_per_turn = if self.random.one_in(2) { 1 + self.random.below(3) } else { usize::MAX }
+            }
             76..78 => self.world.archivist_is_slow = !self.world.archivist_is_slow,
             78..82 => self.world.sync(),
             82..84 => self.world.archive(),
@@ -340,6 +343,7 @@ impl Simulation {
     fn heal(&mut self) {
         self.world.disk.set_faults(Faults::default());
         self.world.disk_is_slow = false;
+        self.world.writes_per_turn = usize::MAX;
         self.world.sync();
         if self.world.has_failed {
             self.crash();

@@ -116,6 +116,16 @@ pub(super) enum Phase {
     },
 }
 
+/// Whether the shell is to look at a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touched {
+    Not,
+    /// It is told something, or may be read again.
+    Told,
+    /// It has an answer.
+    Answered,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -134,11 +144,11 @@ pub(super) struct Connection {
     pub(super) last_life: Instant,
     pub(super) pinged: bool,
     pub(super) timer: Option<Instant>,
-    pub(super) touched: bool,
+    pub(super) touched: Touched,
     /// What is to be sent and is the connection's own, from `out_sent` on.
     out: Vec<u8>,
     out_sent: u32,
-    /// What is to be sent behind it and stands in the batch that is shared.
+    /// What is to be sent behind it and stands in the batches that are shared.
     told: Option<ToldPlace>,
 }
 
@@ -165,7 +175,7 @@ impl Connection {
             last_life: now,
             pinged: false,
             timer: None,
-            touched: false,
+            touched: Touched::Not,
             out: Vec::new(),
             out_sent: 0,
             told: None,
@@ -217,26 +227,20 @@ impl Connection {
         &self.out[self.out_sent as usize..]
     }
 
-    /// Appends an event's line of the batch that is shared (with its line feed), as the dialect has it; `state` knows
+    /// Appends an event's line of the batches that are shared (with its line feed), as the dialect has it; `state` knows
     /// the users.
-    pub(super) fn tell_event(
-        &mut self,
-        key: ConnectionKey,
-        line: Range<usize>,
-        state: &State,
-        outgoing: &mut Outgoing,
-    ) {
+    pub(super) fn tell_event(&mut self, line: Range<usize>, state: &State, outgoing: &mut Outgoing) {
         if self.dialect != Some(Dialect::Plain) {
-            return outgoing.shared.tell(key, &mut self.told, Source::Lines, line);
+            return outgoing.shared.tell(&mut self.told, Source::Lines, line);
         }
         if let Some(told) = self.sentence(outgoing.shared.lines(line), state) {
             self.push(told.as_bytes(), outgoing);
         }
     }
 
-    /// Appends a note of the batch that is shared, which is in the connection's dialect already.
-    pub(super) fn tell_note(&mut self, key: ConnectionKey, note: Range<usize>, outgoing: &mut Outgoing) {
-        outgoing.shared.tell(key, &mut self.told, Source::Notes, note);
+    /// Appends a note of the batches that are shared, which is in the connection's dialect already.
+    pub(super) fn tell_note(&mut self, note: Range<usize>, outgoing: &mut Outgoing) {
+        outgoing.shared.tell(&mut self.told, Source::Notes, note);
     }
 
     /// Appends an event's line of the log (with its line feed), as the dialect has it; `state` knows the users.
@@ -261,7 +265,8 @@ impl Connection {
         self.append(bytes, &mut outgoing.spare);
     }
 
-    /// Copies what it is told by reference and is not sent, before the turn ends or anything comes behind it.
+    /// Copies what it is told by reference and is not sent, before anything of its own comes behind it or when its socket
+    /// takes nothing for now.
     pub(super) fn keep(&mut self, outgoing: &mut Outgoing) {
         let Outgoing { shared, spare } = outgoing;
         let Some(told) = self.told else { return };
@@ -269,6 +274,13 @@ impl Connection {
             self.append(bytes, spare);
         }
         shared.take(&mut self.told, shared.bytes(told));
+    }
+
+    /// Forgets what it is told, for it is gone.
+    pub(super) fn forget_told(&mut self, shared: &mut Shared) {
+        if let Some(told) = self.told {
+            shared.take(&mut self.told, shared.bytes(told));
+        }
     }
 
     fn append(&mut self, bytes: &[u8], spare: &mut Spare) {

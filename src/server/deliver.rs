@@ -208,10 +208,6 @@ impl Hub {
 
     /// At the end of a turn: gives the open batch to the log if that is free, or delivers what waits for nothing.
     pub(super) fn finish_turn(&mut self, now: Now) {
-        if !self.has_touched() {
-            // Every socket was offered what it is told.
-            self.keep_unsent();
-        }
         if self.in_flight.is_some() {
             return;
         }
@@ -305,24 +301,23 @@ impl Hub {
         if !pending.console.is_empty() {
             self.outputs.push_back(Output::Console(std::mem::take(&mut pending.console)));
         }
-        self.keep_unsent();
-        self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
+        let (lines, notes) = self.outgoing.shared.begin(&mut pending.lines, &mut pending.notes);
         let mut deliveries = std::mem::take(&mut pending.deliveries);
         for delivery in deliveries.drain(..) {
             match delivery {
                 Delivery::Event { to, place } => {
-                    self.deliver_event(to, pending.first + Seq::from(place), pending.line(place));
+                    self.deliver_event(to, pending.first + Seq::from(place), behind(lines, pending.line(place)));
                 }
                 Delivery::Audience { audience, except, place } => {
-                    let (seq, line) = (pending.first + Seq::from(place), pending.line(place));
+                    let (seq, line) = (pending.first + Seq::from(place), behind(lines, pending.line(place)));
                     for to in pending.audiences[audience as usize].iter().filter(|to| Some(**to) != except) {
                         self.deliver_event(*to, seq, line.clone());
                     }
                 }
                 Delivery::Note { to, start, end } => {
                     let Some((connection, _, outgoing)) = self.connection_beside(to) else { continue };
-                    connection.tell_note(to, start as usize..end as usize, outgoing);
-                    self.touch(to);
+                    connection.tell_note(behind(notes, start as usize..end as usize), outgoing);
+                    self.touch_answered(to);
                 }
                 Delivery::Backlog { to, after } => self.begin_backlog(to, after, now),
                 Delivery::History { to } => self.begin_history(to),
@@ -335,16 +330,6 @@ impl Hub {
             self.shrink_at = Some(now.tick + Duration::from_millis(limits::SPARE_BATCH_MS));
         }
         self.spare_batch = pending.emptied();
-    }
-
-    /// Has connections keep what they are told of the batch that is shared and what their sockets did not take.
-    pub(super) fn keep_unsent(&mut self) {
-        for key in self.outgoing.shared.unsent() {
-            if let Some((connection, _, outgoing)) = self.connection_beside(key) {
-                connection.keep(outgoing);
-            }
-        }
-        self.outgoing.shared.end();
     }
 
     /// Gives back what batches have grown to.
@@ -369,7 +354,7 @@ impl Hub {
             logged_in.feed = Feed::CatchingUp { after: seq - 1, reading: false, announce: false };
             return;
         }
-        connection.tell_event(to, line, state, outgoing);
+        connection.tell_event(line, state, outgoing);
         self.touch(to);
     }
 
@@ -413,6 +398,11 @@ impl Hub {
     pub(super) fn speaks_json(&self, key: ConnectionKey) -> bool {
         self.connection(key).is_some_and(|connection: &Connection| connection.dialect == Some(Dialect::Json))
     }
+}
+
+/// A range of bytes that stand behind others.
+fn behind(others: usize, bytes: Range<usize>) -> Range<usize> {
+    others + bytes.start..others + bytes.end
 }
 
 #[cfg(test)]

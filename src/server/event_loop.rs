@@ -1,7 +1,9 @@
 //! The thin shell: one thread that moves bytes between sockets and the hub, and batches between the hub and the log.
 //!
 //! A turn: wait; read the clock once; accept; read each ready socket once; take what the log and the reader report;
-//! carry out what the hub asks for; write to each socket what it takes.
+//! carry out what the hub asks for; write to some sockets what they take. Where more are to be written to, they wait for the
+//! next turns, and are told then what has become durable meanwhile, too, in the same write: so the log has work while many
+//! are written to, whoever has an answer goes on at once, and nobody waits until a large group has been told.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -40,6 +42,8 @@ const ACCEPTS_PER_TURN: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Slices given to the system in one call: of a message to a group, many lines are one slice.
 const SLICES_PER_WRITE: usize = 64;
+/// Sockets written to in one turn, unless what is to be written takes much memory. A write takes some ten microseconds.
+const WRITES_PER_TURN: usize = 32;
 /// How long a stop waits for clients to read their last lines.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -178,7 +182,7 @@ impl EventLoop {
 
     fn serve(&mut self) -> Result<(), ServerError> {
         let mut events = Events::with_capacity(1_024);
-        self.carry_out()?;
+        self.carry_out();
         loop {
             if let Err(error) = self.poll.poll(&mut events, self.patience()) {
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -212,7 +216,7 @@ impl EventLoop {
                 self.hub.handle_timeout(now);
             }
             self.take_reports(now)?;
-            self.carry_out()?;
+            self.carry_out();
             if self.has_stopped(now) {
                 return Ok(());
             }
@@ -225,6 +229,9 @@ impl EventLoop {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Duration> {
+        if self.hub.has_touched() {
+            return Some(Duration::ZERO);
+        }
         if (self.background.has_more || !self.ready.is_empty()) && !self.hub.is_overloaded() {
             return Some(Duration::ZERO);
         }
@@ -350,23 +357,26 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Does what the hub asks for and writes what it has to say, until it asks for nothing more.
-    fn carry_out(&mut self) -> Result<(), ServerError> {
+    /// Does what the hub asks for and writes what it has to say, until it asks for nothing more or enough was written.
+    fn carry_out(&mut self) {
         let now = self.now();
+        let mut writes_left = WRITES_PER_TURN;
         loop {
             let mut idle = true;
             while let Some(output) = self.hub.poll_output(now) {
                 idle = false;
                 self.carry_out_one(output, now);
             }
-            for key in self.hub.take_touched() {
+            while writes_left > 0 || self.hub.is_output_full() {
+                let Some(key) = self.hub.next_touched() else { break };
                 // What was written may have made room for more to be asked for and told.
                 idle = false;
+                writes_left = writes_left.saturating_sub(usize::from(self.hub.output_bytes(key) > 0));
                 self.write(key, now);
                 self.queue_if_readable(key);
             }
             if idle {
-                return Ok(());
+                return;
             }
         }
     }
@@ -393,7 +403,7 @@ impl EventLoop {
     /// Writes as much as the socket takes of what the hub has for it.
     fn write(&mut self, key: ConnectionKey, now: Now) {
         let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
-        if socket.key != key || !socket.is_writable {
+        if socket.key != key {
             return;
         }
         while socket.is_writable && self.hub.output_bytes(key) > 0 {
@@ -406,6 +416,9 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.forget(key, now),
             }
+        }
+        if !socket.is_writable {
+            self.hub.handle_blocked(key);
         }
         if self.hub.is_closing(key) && self.hub.output_bytes(key) == 0 && !socket.is_shut {
             socket.is_shut = true;

@@ -2,7 +2,7 @@
 //!
 //! Inputs are the `handle_*` methods: connections and their bytes, verdicts of passwords, lines read back from the
 //! log, batches that became durable, time. Outputs come from [`Hub::poll_output`], and what is to be written to each
-//! socket from [`Hub::take_touched`] and [`Hub::output`]. The state runs ahead of the disk, the world never does:
+//! socket from [`Hub::next_touched`] and [`Hub::output`]. The state runs ahead of the disk, the world never does:
 //! everything a client is told waits until all that it was decided on is durable.
 
 use std::cmp::Reverse;
@@ -148,7 +148,9 @@ pub struct Hub {
     /// Connections whose lines wait until the disk has caught up.
     pub(super) held: Vec<ConnectionKey>,
     pub(super) outputs: VecDeque<Output>,
-    touched: Vec<ConnectionKey>,
+    /// Connections that have got an answer, to be looked at first: who wrote may go on.
+    pub(super) answered: VecDeque<ConnectionKey>,
+    pub(super) touched: VecDeque<ConnectionKey>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, ConnectionKey)>>,
     /// How many bytes of console lines the shell would take.
     pub(super) console_room_bytes: usize,
@@ -197,7 +199,8 @@ impl Hub {
             is_disk_full: false,
             held: Vec::new(),
             outputs: VecDeque::new(),
-            touched: Vec::new(),
+            answered: VecDeque::new(),
+            touched: VecDeque::new(),
             timers: BinaryHeap::new(),
             console_room_bytes: usize::MAX,
             console_skipped_lines: 0,
@@ -260,29 +263,18 @@ impl Hub {
     /// The client will send nothing more; what it sent is still answered.
     pub fn handle_input_end(&mut self, key: ConnectionKey, now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };
-        if connection.is_closing() {
-            self.outputs.push_back(Output::Drop(key));
-            return;
-        }
         connection.input_ended = true;
-        self.process(key, now);
+        if connection.is_closing() {
+            self.drop_if_done(key);
+        } else {
+            self.process(key, now);
+        }
     }
 
     /// The socket is gone.
     pub fn handle_disconnected(&mut self, key: ConnectionKey, now: Now) {
         self.end_session(key, LogoutReason::Disconnected, now);
         self.forget(key);
-    }
-
-    /// The socket took `count` bytes.
-    pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
-        let Some((connection, _, outgoing)) = self.connection_beside(key) else { return };
-        let was_full = connection.is_full(&outgoing.shared);
-        connection.sent(count, now.tick, outgoing);
-        self.catch_up(key, now);
-        if was_full && !self.is_full(key) {
-            self.process(key, now);
-        }
     }
 
     /// The rules changed: another file of accounts.
@@ -332,32 +324,6 @@ impl Hub {
             self.finish_turn(now);
         }
         self.outputs.pop_front()
-    }
-
-    /// The connections with bytes to be written or with a changed wish to read, since the last call.
-    pub fn take_touched(&mut self) -> Vec<ConnectionKey> {
-        let touched = std::mem::take(&mut self.touched);
-        for key in &touched {
-            if let Some(connection) = self.connection_mut(*key) {
-                connection.touched = false;
-            }
-        }
-        touched
-    }
-
-    /// Whether connections wait to be looked at.
-    pub(super) fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
-    }
-
-    /// What is to be written to a connection's socket, in order.
-    pub fn output(&self, key: ConnectionKey) -> impl Iterator<Item = &[u8]> {
-        self.connection(key).into_iter().flat_map(|connection| connection.output(&self.outgoing.shared))
-    }
-
-    /// How many bytes that is.
-    pub fn output_bytes(&self, key: ConnectionKey) -> usize {
-        self.connection(key).map_or(0, |connection| connection.output_bytes(&self.outgoing.shared))
     }
 
     /// Whether a connection has to read, or to catch up, before more is taken from it. One that is gone is not.
@@ -417,14 +383,6 @@ impl Hub {
             .filter_map(|(place, connection)| Some((key_of(place, connection), self.session_of(connection)?)))
     }
 
-    /// Has the shell look at a connection at the end of this turn.
-    pub(super) fn touch(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.connection_mut(key).filter(|connection| !connection.touched) {
-            connection.touched = true;
-            self.touched.push(key);
-        }
-    }
-
     /// Ends a session, if the connection has one, and records why.
     pub(super) fn end_session(&mut self, key: ConnectionKey, reason: LogoutReason, now: Now) {
         let Some(session) = self.session(key) else { return };
@@ -461,7 +419,8 @@ impl Hub {
     }
 
     fn forget(&mut self, key: ConnectionKey) {
-        if self.connection(key).is_some() {
+        if let Some((connection, _, outgoing)) = self.connection_beside(key) {
+            connection.forget_told(&mut outgoing.shared);
             self.connections.remove(key.place as usize);
             self.attempts.remove(&key);
             self.histories.remove(&key);

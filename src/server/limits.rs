@@ -14,6 +14,8 @@ pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 pub const SPARE_BATCH_BYTES_MAX: usize = 8 << 10;
 /// How long larger ones are kept at most, also while they are used.
 pub const SPARE_BATCH_MS: u64 = 1_000;
+/// Bytes of durable batches that connections are told of and not sent, above which all are written to.
+pub const SHARED_BYTES_MAX: usize = 256 << 10;
 /// Connections of the members of groups that are remembered for the next message to the group.
 pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;
 /// Unsent bytes below which a connection that fell behind goes on reading the log.

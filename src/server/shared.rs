@@ -1,11 +1,11 @@
-//! What connections are told of a batch that became durable, by reference to the batch's own bytes: a message to a
-//! thousand is copied for each of them by the system alone. It lasts for one turn; what a socket does not take by then is
-//! kept with its connection.
+//! What connections are told of batches that became durable, by reference to the batches' own bytes: a message to a
+//! thousand is copied for each of them by the system alone. A batch comes behind those that are not written to all yet, so
+//! that a socket is written to once for several; what a socket does not take is kept with its connection.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use super::connection::ConnectionKey;
+use super::limits::SHARED_BYTES_MAX;
 use super::spare::{is_large, shrink};
 
 /// Which bytes of a batch.
@@ -21,7 +21,7 @@ pub(super) enum Source {
 /// a connection needs four bytes for it.
 pub(super) type ToldPlace = NonZeroU32;
 
-/// The bytes of one batch, which all connections share that are told of it, and who is told what.
+/// The bytes of batches, which all connections share that are told of them, and who is told what.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     lines: Vec<u8>,
@@ -35,7 +35,6 @@ pub(super) struct Shared {
 /// What one connection is told: a chain of pieces.
 #[derive(Debug)]
 struct Told {
-    key: ConnectionKey,
     /// The first piece that is not sent, and the last.
     first: u32,
     last: u32,
@@ -53,20 +52,28 @@ struct Piece {
 }
 
 impl Shared {
-    /// Takes a batch's bytes, and leaves the empty buffers of the one before in their place.
-    pub(super) fn begin(&mut self, lines: &mut Vec<u8>, notes: &mut Vec<u8>) {
-        std::mem::swap(&mut self.lines, lines);
-        std::mem::swap(&mut self.notes, notes);
+    /// Takes a batch's bytes, behind those that are not sent to all yet, and leaves empty buffers in their place. Gives
+    /// where its lines and its notes begin.
+    pub(super) fn begin(&mut self, lines: &mut Vec<u8>, notes: &mut Vec<u8>) -> (usize, usize) {
+        if self.unsent_count == 0 {
+            self.clear();
+            std::mem::swap(&mut self.lines, lines);
+            std::mem::swap(&mut self.notes, notes);
+            return (0, 0);
+        }
+        let begins = (self.lines.len(), self.notes.len());
+        self.lines.append(lines);
+        self.notes.append(notes);
+        begins
+    }
+
+    /// Whether so much is in it that all should be sent now, and the memory used again.
+    pub(super) fn is_full(&self) -> bool {
+        self.unsent_count > 0 && self.lines.len() + self.notes.len() > SHARED_BYTES_MAX
     }
 
     /// Tells a connection these bytes of the batch, behind what it is told already.
-    pub(super) fn tell(
-        &mut self,
-        key: ConnectionKey,
-        place: &mut Option<ToldPlace>,
-        source: Source,
-        bytes: Range<usize>,
-    ) {
+    pub(super) fn tell(&mut self, place: &mut Option<ToldPlace>, source: Source, bytes: Range<usize>) {
         let (start, end) = (narrow(bytes.start), narrow(bytes.end));
         if start == end {
             return;
@@ -85,7 +92,7 @@ impl Shared {
                 told.last = new;
             }
             None => {
-                self.told.push(Told { key, first: new, last: new, bytes: bytes.len() });
+                self.told.push(Told { first: new, last: new, bytes: bytes.len() });
                 *place = NonZeroU32::new(narrow(self.told.len()));
                 self.unsent_count += 1;
             }
@@ -139,15 +146,7 @@ impl Shared {
         }
     }
 
-    /// The connections that have something left to be sent.
-    pub(super) fn unsent(&self) -> Vec<ConnectionKey> {
-        let told = if self.unsent_count > 0 { &self.told[..] } else { &[] };
-        told.iter().filter(|told| told.bytes > 0).map(|told| told.key).collect()
-    }
-
-    /// Forgets the batch. Nothing is left to be sent but to connections that are gone.
-    pub(super) fn end(&mut self) {
-        self.unsent_count = 0;
+    fn clear(&mut self) {
         self.told.clear();
         self.pieces.clear();
         self.lines.clear();
@@ -159,8 +158,12 @@ impl Shared {
         is_large(&self.told) || is_large(&self.pieces) || is_large(&self.lines) || is_large(&self.notes)
     }
 
-    /// Gives large buffers back in which nothing is.
+    /// Gives large buffers back, unless something in them is still to be sent.
     pub(super) fn shrink(&mut self) {
+        if self.unsent_count > 0 {
+            return;
+        }
+        self.clear();
         shrink(&mut self.told);
         shrink(&mut self.pieces);
         shrink(&mut self.lines);
@@ -185,32 +188,42 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
+        Begin,
         Tell { connection: usize, in_notes: bool, start: usize, length: usize },
         Take { connection: usize, count: usize },
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => (0..3_usize, any::<bool>(), 0..40_usize, 0..10_usize)
+            1 => Just(Step::Begin),
+            6 => (0..3_usize, any::<bool>(), 0..40_usize, 0..10_usize)
                 .prop_map(|(connection, in_notes, start, length)| Step::Tell { connection, in_notes, start, length }),
-            1 => (0..3_usize, 0..30_usize).prop_map(|(connection, count)| Step::Take { connection, count }),
+            3 => (0..3_usize, 0..60_usize).prop_map(|(connection, count)| Step::Take { connection, count }),
         ]
     }
 
     proptest! {
         #[test]
         fn each_connection_is_told_what_it_was_told_in_its_order(steps in proptest::collection::vec(step(), 0..60)) {
-            let (lines, notes): (Vec<u8>, Vec<u8>) = ((0..50).collect(), (100..150).collect());
             let mut shared = Shared::default();
-            shared.begin(&mut lines.clone(), &mut notes.clone());
+            let (mut lines, mut notes) = (Vec::new(), Vec::new());
+            let (mut lines_begin, mut notes_begin) = (0, 0);
             let mut places = [None; 3];
             let mut expected: [Vec<u8>; 3] = Default::default();
-            let key = |connection: usize| ConnectionKey { place: narrow(connection), generation: 7 };
-            for step in steps {
+            for (step, first) in [Step::Begin].into_iter().chain(steps).zip(0_u8..) {
                 match step {
+                    Step::Begin => {
+                        (lines, notes) = ((first..first + 50).collect(), (first + 100..first + 150).collect());
+                        (lines_begin, notes_begin) = shared.begin(&mut lines.clone(), &mut notes.clone());
+                        let is_all_sent = expected.iter().all(Vec::is_empty);
+                        prop_assert_eq!((lines_begin, notes_begin) == (0, 0), is_all_sent, "memory is used again");
+                    }
                     Step::Tell { connection, in_notes, start, length } => {
-                        let (source, bytes) = if in_notes { (Source::Notes, &notes) } else { (Source::Lines, &lines) };
-                        shared.tell(key(connection), &mut places[connection], source, start..start + length);
+                        let (source, begin, bytes) = match in_notes {
+                            true => (Source::Notes, notes_begin, &notes),
+                            false => (Source::Lines, lines_begin, &lines),
+                        };
+                        shared.tell(&mut places[connection], source, begin + start..begin + start + length);
                         expected[connection].extend_from_slice(&bytes[start..start + length]);
                     }
                     Step::Take { connection, count } => {
@@ -224,10 +237,6 @@ mod tests {
                     prop_assert_eq!(place.map_or(0, |place| shared.bytes(place)), expected.len());
                     prop_assert_eq!(&told.unwrap_or_default(), expected);
                 }
-                let unsent: Vec<ConnectionKey> = (0..3).filter(|one| !expected[*one].is_empty()).map(key).collect();
-                let mut found = shared.unsent();
-                found.sort_unstable();
-                prop_assert_eq!(found, unsent);
             }
         }
     }
@@ -237,11 +246,13 @@ mod tests {
         let mut shared = Shared::default();
         shared.begin(&mut vec![0; 30], &mut Vec::new());
         let mut place = None;
-        let key = ConnectionKey { place: 0, generation: 0 };
         for start in [0, 10, 20] {
-            shared.tell(key, &mut place, Source::Lines, start..start + 10);
+            shared.tell(&mut place, Source::Lines, start..start + 10);
         }
-        assert_eq!(shared.slices(place.unwrap()).map(<[u8]>::len).collect::<Vec<_>>(), [30]);
+        // A batch behind it, too.
+        assert_eq!(shared.begin(&mut vec![0; 10], &mut Vec::new()), (30, 0));
+        shared.tell(&mut place, Source::Lines, 30..40);
+        assert_eq!(shared.slices(place.unwrap()).map(<[u8]>::len).collect::<Vec<_>>(), [40]);
     }
 
     #[test]
@@ -251,10 +262,11 @@ mod tests {
         let (mut lines, mut notes) = (Vec::with_capacity(usual), vec![0; large]);
         shared.begin(&mut lines, &mut notes);
         assert_eq!((lines.capacity(), notes.capacity()), (0, 0));
+        let mut place = None;
+        shared.tell(&mut place, Source::Notes, 0..1);
         shared.shrink();
-        assert_eq!(shared.notes.len(), large);
-        shared.end();
-        assert_eq!((shared.lines.capacity(), shared.notes.capacity()), (usual, large));
+        assert_eq!(shared.notes.len(), large, "something in it is still to be sent");
+        shared.take(&mut place, 1);
         shared.shrink();
         assert_eq!((shared.lines.capacity(), shared.notes.capacity()), (usual, 0));
     }

@@ -22,6 +22,8 @@ pub struct World {
     pub console: String,
     /// Whether batches stay with the disk until [`World::sync`].
     pub disk_is_slow: bool,
+    /// Sockets written to in a turn.
+    pub writes_per_turn: usize,
     /// Whether the disk gives no lines back.
     pub reads_fail: bool,
     /// Whether the disk has failed, and with it the server.
@@ -52,6 +54,7 @@ struct Client {
     room: Option<usize>,
     is_dropped: bool,
     is_shut: bool,
+    writes: usize,
 }
 
 pub fn policy() -> Policy {
@@ -106,6 +109,7 @@ impl World {
             disk,
             console: String::new(),
             disk_is_slow: false,
+            writes_per_turn: usize::MAX,
             reads_fail: false,
             has_failed: false,
             archivist_is_slow: false,
@@ -129,6 +133,7 @@ impl World {
     /// The server stops as an operator stops it. Gives the disk, and what became durable.
     pub fn stop(mut self) -> (MemoryDisk, Vec<(usize, Seq)>) {
         self.disk_is_slow = false;
+        self.writes_per_turn = usize::MAX;
         self.sync();
         self.hub.handle_stop(self.now());
         self.settle();
@@ -216,6 +221,11 @@ impl World {
     pub fn is_closed(&self, key: ConnectionKey) -> bool {
         let client = &self.clients[&key];
         client.is_dropped || client.is_shut
+    }
+
+    /// How many writes its socket has taken.
+    pub fn writes(&self, key: ConnectionKey) -> usize {
+        self.clients[&key].writes
     }
 
     /// What the client was sent since the last call, as text.
@@ -312,6 +322,7 @@ impl World {
     }
 
     fn settle(&mut self) {
+        let mut writes_left = self.writes_per_turn;
         loop {
             if self.has_failed {
                 return;
@@ -321,8 +332,10 @@ impl World {
                 idle = false;
                 self.carry_out(output);
             }
-            for key in self.hub.take_touched() {
+            while writes_left > 0 || self.hub.is_output_full() {
+                let Some(key) = self.hub.next_touched() else { break };
                 idle = false;
+                writes_left = writes_left.saturating_sub(1);
                 self.flush(key);
             }
             if idle {
@@ -381,10 +394,11 @@ impl World {
             assert_eq!(self.hub.output(key).map(<[u8]>::len).sum::<usize>(), unsent);
             let count = client.room.map_or(told.len(), |room| room.min(told.len()));
             client.received.extend_from_slice(&told[..count]);
+            client.writes += usize::from(count > 0);
             client.room = client.room.map(|room| room - count);
             client.is_shut = count == unsent && self.hub.is_closing(key);
             if count == 0 {
-                return;
+                return self.hub.handle_blocked(key);
             }
             self.hub.handle_sent(key, count, now);
         }

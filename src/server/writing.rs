@@ -1,0 +1,85 @@
+//! Writing: which sockets the shell is to look at, in which order, and what it is to write to each.
+
+use super::connection::{Connection, ConnectionKey, Now, Touched};
+use super::hub::{Hub, Output};
+
+impl Hub {
+    /// A connection with bytes to be written or with a changed wish to read: those with an answer come first, and otherwise
+    /// those that have waited longest. What its socket does not take is owed to [`Hub::handle_blocked`].
+    pub fn next_touched(&mut self) -> Option<ConnectionKey> {
+        loop {
+            let (key, touched) = match self.answered.pop_front() {
+                Some(key) => (key, Touched::Answered),
+                None => (self.touched.pop_front()?, Touched::Told),
+            };
+            if let Some(connection) = self.connection_mut(key).filter(|connection| connection.touched == touched) {
+                connection.touched = Touched::Not;
+                return Some(key);
+            }
+        }
+    }
+
+    /// Whether connections wait to be looked at.
+    pub fn has_touched(&self) -> bool {
+        !self.answered.is_empty() || !self.touched.is_empty()
+    }
+
+    /// Whether so much waits to be written that all connections should be looked at now.
+    pub fn is_output_full(&self) -> bool {
+        self.outgoing.shared.is_full()
+    }
+
+    /// What is to be written to a connection's socket, in order.
+    pub fn output(&self, key: ConnectionKey) -> impl Iterator<Item = &[u8]> {
+        self.connection(key).into_iter().flat_map(|connection| connection.output(&self.outgoing.shared))
+    }
+
+    /// How many bytes that is.
+    pub fn output_bytes(&self, key: ConnectionKey) -> usize {
+        self.connection(key).map_or(0, |connection| connection.output_bytes(&self.outgoing.shared))
+    }
+
+    /// The socket took `count` bytes.
+    pub fn handle_sent(&mut self, key: ConnectionKey, count: usize, now: Now) {
+        let Some((connection, _, outgoing)) = self.connection_beside(key) else { return };
+        let was_full = connection.is_full(&outgoing.shared);
+        connection.sent(count, now.tick, outgoing);
+        self.drop_if_done(key);
+        self.catch_up(key, now);
+        if was_full && !self.is_full(key) {
+            self.process(key, now);
+        }
+    }
+
+    /// The socket takes nothing more for now of what there is for it.
+    pub fn handle_blocked(&mut self, key: ConnectionKey) {
+        if let Some((connection, _, outgoing)) = self.connection_beside(key) {
+            connection.keep(outgoing);
+        }
+    }
+
+    /// Drops a connection that both sides have ended, once all that it was told is sent.
+    pub(super) fn drop_if_done(&mut self, key: ConnectionKey) {
+        let has_ended = |connection: &Connection| connection.is_closing() && connection.input_ended;
+        if self.connection(key).is_some_and(has_ended) && self.output_bytes(key) == 0 {
+            self.outputs.push_back(Output::Drop(key));
+        }
+    }
+
+    /// Has the shell look at a connection.
+    pub(super) fn touch(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key).filter(|connection| connection.touched == Touched::Not) {
+            connection.touched = Touched::Told;
+            self.touched.push_back(key);
+        }
+    }
+
+    /// Has the shell look at a connection before those without an answer.
+    pub(super) fn touch_answered(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key).filter(|connection| connection.touched != Touched::Answered)
+        {
+            connection.touched = Touched::Answered;
+            self.answered.push_back(key);
+        }
+    }
+}
