@@ -7,6 +7,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use messenger::chat::Seq;
+use messenger::eventlog::Disk;
+use messenger::server::archive_files::ArchiveFiles;
 use tempfile::TempDir;
 
 use crate::configuration;
@@ -141,7 +144,11 @@ impl Subject {
                     (0..beginning.users).map(|number| format!("{} {PASSWORD}\n", user(number))).collect();
                 write(lines)?;
                 if beginning.log_events > 0 {
-                    generate::generate(&directory.join("data"), beginning.log_events)?;
+                    let data = directory.join("data");
+                    generate::generate(&data, beginning.log_events)?;
+                    // As a server leaves a log that it wrote: with its indexes and snapshots.
+                    let archived = ArchiveFiles::new(&Disk::lock(&data)?, "archivist")?.archive_through(Seq::MAX);
+                    ensure!(archived.is_done, "the log could not be archived: {}", archived.notices.join("; "));
                 }
                 words(&["serve", &port_word, "--rate", "0", "--credentials", path, "--data", "data"])
             }
