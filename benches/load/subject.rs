@@ -7,7 +7,6 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use messenger::chat::Seq;
 use messenger::eventlog::Disk;
 use messenger::server::archive_files::ArchiveFiles;
 use tempfile::TempDir;
@@ -147,7 +146,8 @@ impl Subject {
                     let data = directory.join("data");
                     generate::generate(&data, beginning.log_events)?;
                     // As a server leaves a log that it wrote: with its indexes and snapshots.
-                    let archived = ArchiveFiles::new(&Disk::lock(&data)?, "archivist")?.archive_through(Seq::MAX);
+                    let archived =
+                        ArchiveFiles::new(&Disk::lock(&data)?, "archivist")?.archive_through(beginning.log_events);
                     ensure!(archived.is_done, "the log could not be archived: {}", archived.notices.join("; "));
                 }
                 words(&["serve", &port_word, "--rate", "0", "--credentials", path, "--data", "data"])

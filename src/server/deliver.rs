@@ -406,26 +406,31 @@ fn behind(others: usize, bytes: Range<usize>) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::chat::{Policy, State};
     use crate::server::hub::HubOptions;
     use crate::server::index::Index;
     use crate::server::segment::Segment;
 
-    #[test]
-    fn what_a_batch_has_grown_to_is_given_back_though_others_follow() {
+    /// A hub on an empty log that nobody has an account of.
+    pub(in super::super) fn hub(start: Now) -> Hub {
         let options = HubOptions {
             log: uuid::Uuid::nil(),
             commands_per_second: 0,
             allow_cleartext: false,
-            connections_max: 10,
+            connections_max: 1_000,
             console_texts: false,
         };
         let policy = Policy { failures_max: 3, accounts: crate::names::NameSet::default() };
-        let start = Now { at: Timestamp::from_ms(1), tick: crate::clock::monotonic() };
         let (state, index) = (State::default(), Index::new(Segment::new(1)));
-        let mut hub = Hub::new(options, policy, state, index, String::new(), u64::MAX, start);
+        Hub::new(options, policy, state, index, String::new(), u64::MAX, start)
+    }
+
+    #[test]
+    fn what_a_batch_has_grown_to_is_given_back_though_others_follow() {
+        let start = Now { at: Timestamp::from_ms(1), tick: crate::clock::monotonic() };
+        let mut hub = hub(start);
         let mut offset = 0;
         let mut turn = |hub: &mut Hub, version_bytes: usize, now: Now| {
             if version_bytes > 0 {

@@ -16,6 +16,8 @@ pub const SPARE_BATCH_BYTES_MAX: usize = 8 << 10;
 pub const SPARE_BATCH_MS: u64 = 1_000;
 /// Bytes of durable batches that connections are told of and not sent, above which all are written to.
 pub const SHARED_BYTES_MAX: usize = 256 << 10;
+/// Connections that wait to be written to, above which one with an answer waits as they do.
+pub const ANSWERS_FIRST_MAX: usize = 256;
 /// Connections of the members of groups that are remembered for the next message to the group.
 pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;
 /// Unsent bytes below which a connection that fell behind goes on reading the log.

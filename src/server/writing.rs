@@ -2,10 +2,11 @@
 
 use super::connection::{Connection, ConnectionKey, Now, Touched};
 use super::hub::{Hub, Output};
+use super::limits::ANSWERS_FIRST_MAX;
 
 impl Hub {
-    /// A connection with bytes to be written or with a changed wish to read: those with an answer come first, and otherwise
-    /// those that have waited longest. What its socket does not take is owed to [`Hub::handle_blocked`].
+    /// A connection with bytes to be written or with a changed wish to read: those with an answer mostly come first, and
+    /// otherwise those that have waited longest. What its socket does not take is owed to [`Hub::handle_blocked`].
     pub fn next_touched(&mut self) -> Option<ConnectionKey> {
         loop {
             let (key, touched) = match self.answered.pop_front() {
@@ -74,12 +75,47 @@ impl Hub {
         }
     }
 
-    /// Has the shell look at a connection before those without an answer.
+    /// Has the shell look at a connection with an answer: before others, unless too many wait. Those who write would be
+    /// ever further ahead of those who are told.
     pub(super) fn touch_answered(&mut self, key: ConnectionKey) {
+        if self.touched.len() > ANSWERS_FIRST_MAX {
+            return self.touch(key);
+        }
         if let Some(connection) = self.connection_mut(key).filter(|connection| connection.touched != Touched::Answered)
         {
             connection.touched = Touched::Answered;
             self.answered.push_back(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::deliver::tests::hub;
+    use super::*;
+    use crate::clock::{Timestamp, monotonic};
+
+    #[test]
+    fn who_has_an_answer_comes_first_unless_many_wait_and_each_connection_once() {
+        for waiting in [0, 1, ANSWERS_FIRST_MAX, ANSWERS_FIRST_MAX + 1, ANSWERS_FIRST_MAX + 50] {
+            let now = Now { at: Timestamp::from_ms(1), tick: monotonic() };
+            let mut hub = hub(now);
+            let keys: Vec<ConnectionKey> =
+                (0..=waiting).map(|_| hub.handle_connected([127, 0, 0, 1].into(), now)).collect();
+            let (last, others) = keys.split_last().unwrap();
+            others.iter().for_each(|key| hub.touch(*key));
+            // Told and answered, in either order.
+            hub.touch_answered(*last);
+            hub.touch(*last);
+            if let Some(first) = others.first() {
+                hub.touch_answered(*first);
+            }
+            let mut order: Vec<ConnectionKey> = std::iter::from_fn(|| hub.next_touched()).collect();
+            assert!(!hub.has_touched());
+            let place = order.iter().position(|key| key == last).unwrap();
+            assert_eq!(place, if waiting <= ANSWERS_FIRST_MAX { 0 } else { waiting }, "{waiting} wait");
+            order.sort_unstable();
+            assert_eq!(order, keys);
         }
     }
 }
