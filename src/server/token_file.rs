@@ -347,7 +347,7 @@ mod tests {
                     5 => tokens.end_all(holder.user),
                     change => Some(tokens.issue(&holder, ENTRY, &token(number), *change > 2, NOW)),
                 };
-                for record in record {
+                if let Some(record) = record {
                     file.append(std::slice::from_ref(&record)).unwrap();
                     tokens.apply(record);
                 }

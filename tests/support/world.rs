@@ -224,9 +224,14 @@ impl World {
         client.is_dropped || client.is_shut
     }
 
-    /// What the client was sent since the last call, as text.
+    /// What the client was sent since the last call, as text; a character whose end its socket did not take is left.
     pub fn text(&mut self, key: ConnectionKey) -> String {
-        String::from_utf8(std::mem::take(&mut self.clients.get_mut(&key).unwrap().received)).unwrap()
+        let received = &mut self.clients.get_mut(&key).unwrap().received;
+        let whole = match std::str::from_utf8(received) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => received.len(),
+        };
+        String::from_utf8(received.drain(..whole).collect()).unwrap()
     }
 
     /// What the client was sent since the last call, as frames.
