@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod archive_files;
 mod archivist;
+pub mod authenticator;
 mod background;
 pub mod connection;
 mod console;
@@ -27,6 +28,8 @@ mod shared;
 mod signal;
 mod signals;
 mod spare;
+mod token_file;
+pub mod tokens;
 mod writing;
 
 pub use archive::{Archive, Lines, Older};

@@ -377,16 +377,57 @@ fn a_silent_hour_is_bridged_by_signs_of_life() {
 #[test]
 fn a_name_that_is_blocked_by_strangers_does_not_end_a_session_that_was_there() {
     let mut scene = Scene::with(&["han"]);
-    let key = scene.world_mut().connect();
-    for _ in 0..3 {
-        scene.world_mut().send(key, "{\"type\":\"login\",\"username\":\"han\",\"password\":\"x\"}\n");
-    }
+    scene.world_mut().lose_tokens();
+    block(&mut scene, "han");
     scene.cut(0);
     scene.wait(6_000);
+    // The token is no longer good, of which the user is told nothing; and the password not yet.
     assert_eq!(scene.seen(0), [LOST]);
     scene.wait(6_000);
     scene.wait(6_000);
     assert_eq!(scene.seen(0), [AGAIN]);
+}
+
+#[test]
+fn a_client_with_a_token_is_back_while_strangers_have_its_name_blocked() {
+    let mut scene = Scene::new();
+    scene.add(Options { echo_frames: true, ..options("han") });
+    scene.settle();
+    for _ in 0..2 {
+        block(&mut scene, "han");
+        scene.cut(0);
+        scene.wait(6_000);
+    }
+    let seen = scene.seen(0);
+    assert_eq!(seen.iter().filter(|told| *told == AGAIN).count(), 2, "{seen:?}");
+    let welcomes: Vec<&String> = seen.iter().filter(|told| told.contains("\"command\":\"login\"")).collect();
+    assert!(welcomes.len() == 3 && welcomes.iter().all(|frame| frame.ends_with(",\"sent\":0}")), "{welcomes:?}");
+    assert!(!seen.iter().any(|told| told.contains("token") || told.contains("error")), "{seen:?}");
+}
+
+#[test]
+fn a_token_that_is_refused_is_followed_by_the_password_at_once_and_without_a_word() {
+    let mut scene = Scene::new();
+    scene.add(Options { echo_frames: true, ..options("han") });
+    scene.settle();
+    scene.seen(0);
+    scene.world_mut().lose_tokens();
+    scene.cut(0);
+    scene.wait(1_000);
+    let seen = scene.seen(0);
+    assert!(seen.contains(&AGAIN.to_owned()) && !seen.iter().any(|told| told.contains("bad_credentials")), "{seen:?}");
+    let failures = scene.world().log().matches("login_failed").count();
+    assert_eq!(failures, 0, "no wrong password was given");
+}
+
+/// Strangers give wrong passwords until the name is blocked.
+fn block(scene: &mut Scene, user: &str) {
+    let world = scene.world_mut();
+    let key = world.connect();
+    for _ in 0..3 {
+        world.send(key, format!("{{\"type\":\"login\",\"username\":\"{user}\",\"password\":\"x\"}}\n"));
+    }
+    assert_eq!(world.frames(key).last().unwrap()["code"], "blocked");
 }
 
 fn transfer(digit: u8) -> TransferId {

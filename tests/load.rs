@@ -27,6 +27,7 @@ fn read(dialect: &dyn Dialect, bytes: &str) -> Vec<String> {
         }
         found.push(match incoming {
             Incoming::Delivery(text) => format!("text {}", String::from_utf8_lossy(text)),
+            Incoming::Token(token) => format!("token {}", String::from_utf8_lossy(token)),
             Incoming::Reply(reply) => format!("reply {}", String::from_utf8_lossy(&reply).trim_end()),
             other => format!("{other:?}"),
         });
@@ -45,6 +46,8 @@ fn each_dialect_finds_texts_answers_and_what_is_neither() {
     );
     let pong = "reply {\"type\":\"pong\"}";
     assert_eq!(read(&Messenger::default(), &messenger), ["Answer", "Live(41)", &text, "Other", pong]);
+    let login = "{\"type\":\"ok\",\"command\":\"login\",\"user\":\"user0\",\"token\":\"abc\"}\n";
+    assert_eq!(read(&Messenger::default(), login), ["token abc"]);
 
     let raw = Raw { text_bytes: TEXT.len(), is_group: false };
     assert_eq!(read(&raw, &format!("+\n{TEXT}\n")), ["Answer", &text]);

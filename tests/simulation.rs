@@ -35,6 +35,8 @@ struct SimulatedClient {
     device: String,
     connection: Option<ConnectionKey>,
     is_logged_in: bool,
+    /// What it logs in by in place of the password, until the server has lost it.
+    token: Option<String>,
     cursor: u64,
     /// Commands not yet sent, or to be sent again.
     outbox: VecDeque<String>,
@@ -68,6 +70,7 @@ impl SimulatedClient {
             device,
             connection: None,
             is_logged_in: false,
+            token: None,
             cursor: 0,
             outbox: VecDeque::new(),
             under_way: VecDeque::new(),
@@ -234,7 +237,10 @@ impl Simulation {
         let client = &mut self.clients[number];
         client.connection = Some(key);
         let (user, device) = (client.user, &client.device);
-        let login = json!({"type": "login", "username": user, "password": world::PASSWORD, "device": device, "after": client.cursor});
+        let mut login =
+            json!({"type": "login", "username": user, "device": device, "after": client.cursor, "want_token": true});
+        let (field, proof) = client.token.as_deref().map_or(("password", world::PASSWORD), |token| ("token", token));
+        login[field] = proof.into();
         self.world.send(key, format!("{login}\n"));
     }
 
@@ -482,10 +488,16 @@ fn text_of(command: &str) -> &str {
 fn take_in(client: &mut SimulatedClient, frame: &Value, line: &str) -> Option<u64> {
     let id = frame["id"].as_u64();
     match frame["type"].as_str().unwrap() {
-        "ok" if frame["command"] == "login" => client.handle_login(frame["sent"].as_u64().unwrap()),
+        "ok" if frame["command"] == "login" => {
+            client.token = Some(frame["token"].as_str().unwrap().to_owned());
+            client.handle_login(frame["sent"].as_u64().unwrap());
+        }
         "ok" => client.handle_ok(id.unwrap()),
         "error" if frame["code"] == "replaced" || frame["code"] == "shutting_down" => client.break_off(),
-        "error" if !client.is_logged_in => client.break_off(),
+        "error" if !client.is_logged_in => {
+            client.token = client.token.take().filter(|_| frame["code"] != "bad_credentials");
+            client.break_off();
+        }
         "error" => client.handle_error(id.unwrap(), frame["code"].as_str().unwrap()),
         "live" => client.cursor = client.cursor.max(frame["seq"].as_u64().unwrap()),
         "ping" => {}

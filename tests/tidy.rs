@@ -41,6 +41,7 @@ const ONLY_IN: [(&[&str], &[&str]); 3] = [
             "src/eventlog/storage.rs",
             "src/eventlog/keyfile.rs",
             "src/server/credentials.rs",
+            "src/server/token_file.rs",
             "src/client/state.rs",
             "src/transfer/directory.rs",
             "src/transfer/file.rs",

@@ -146,6 +146,8 @@ impl World {
                 self.hub.handle_durable(lines, self.segment, offset, ROOT.to_owned(), u64::MAX, now);
             }
             Output::CheckPassword { connection, .. } => self.hub.handle_verdict(connection, true, now),
+            Output::CheckToken(connection, ..) => self.hub.handle_verdict(connection, true, now),
+            Output::MakeToken(connection, ..) => self.hub.handle_token(connection, None, now),
             Output::Read { connection, purpose, older, positions } => {
                 let lines = self.read(older.as_ref(), &positions)?;
                 self.hub.handle_lines(connection, purpose, Some(&lines), now);

@@ -31,7 +31,7 @@ pub fn catch_up(server: &Server, users: usize, messages: u64, bytes: usize) -> a
     write_to_absent(&mut clients, users, messages, &texts)?;
     clients.settle()?;
 
-    let mut returned = Connections::new(Box::new(Messenger { watchers: 0, after: seen }))?;
+    let mut returned = Connections::new(Box::new(Messenger { after: seen, ..Messenger::default() }))?;
     let mut missed = Missed { texts, next: vec![0; users], delivered: 0, live: 0, last: clock::monotonic() };
     let before = server.process.usage()?;
     let start = clock::monotonic();

@@ -117,7 +117,7 @@ impl Connections {
             let patience = if can_send_more { Duration::ZERO } else { Duration::from_millis(100) };
             self.turn(patience, &mut |client, at, incoming| {
                 something = true;
-                if incoming == Incoming::Answer {
+                if matches!(incoming, Incoming::Answer | Incoming::Token(_)) {
                     answered += 1;
                 }
                 told(client, at, incoming)

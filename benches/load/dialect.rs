@@ -30,6 +30,8 @@ pub enum Incoming<'a> {
     Delivery(&'a [u8]),
     /// The answer to one request, or to one message where the dialect answers them.
     Answer,
+    /// The answer to a login, with a token for the next one.
+    Token(&'a [u8]),
     /// All that was missed has come; the newest event of the log.
     Live(u64),
     /// To be sent back at once: signs of life, and the next step of a login.

@@ -57,15 +57,22 @@ pub fn idle(server: &Server, connections: usize, watchers: usize, duration: Dura
     Ok(figures)
 }
 
-/// Logs all in, starts the server anew, and lets all log in at once from where they were.
+/// Logs all in, starts the server anew, and lets all log in at once from where they were, by the tokens they were given.
 ///
 /// # Errors
 /// One did not come back.
 pub fn storm(server: Server, connections: usize) -> anyhow::Result<Figures> {
     let address = server.process.address;
     let mut seen = vec![None; connections];
-    let mut clients = Connections::new(Box::new(Messenger::default()))?;
-    clients.log_in(address, 0..connections, server.subject.logins_under_way(), &mut note_live(&mut seen))?;
+    let mut tokens = vec![None; connections];
+    let mut note = |client: usize, at: Instant, incoming: Incoming<'_>| {
+        if let Incoming::Token(token) = incoming {
+            tokens[client] = Some(String::from_utf8(token.to_vec())?);
+        }
+        note_live(&mut seen)(client, at, incoming)
+    };
+    let mut clients = Connections::new(Box::new(Messenger { want_tokens: true, ..Messenger::default() }))?;
+    clients.log_in(address, 0..connections, server.subject.logins_under_way(), &mut note)?;
     clients.settle()?;
 
     let stopped = clock::monotonic();
@@ -83,7 +90,9 @@ pub fn storm(server: Server, connections: usize) -> anyhow::Result<Figures> {
         })?;
     }
 
-    let mut clients = Connections::new(Box::new(Messenger { watchers: 0, after: seen.clone() }))?;
+    ensure!(tokens.iter().all(Option::is_some), "a client was given no token");
+    let returning = Messenger { after: seen, want_tokens: true, tokens: tokens.clone(), ..Messenger::default() };
+    let mut clients = Connections::new(Box::new(returning))?;
     clients.addresses_passed = 16;
     let before = server.process.usage()?;
     let start = clock::monotonic();
@@ -92,6 +101,10 @@ pub fn storm(server: Server, connections: usize) -> anyhow::Result<Figures> {
     let mut back = 0;
     let mut tell = |client: usize, at: Instant, incoming: Incoming<'_>| {
         ensure_open(client, &incoming)?;
+        if let Incoming::Token(token) = incoming {
+            let is_same = tokens[client].as_deref().map(str::as_bytes) == Some(token);
+            ensure!(is_same, "client {client} was given another token on the day it got the first");
+        }
         if let Incoming::Live(_) = incoming {
             back += 1;
             latency_us.saturating_record(micros(at - start));

@@ -57,6 +57,16 @@ impl State {
         (events, Refusal::Blocked { retry_after_ms: BLOCK_MS, by_this: true })
     }
 
+    /// How many wrong passwords block a name, after those there were.
+    pub fn attempts_left(&self, policy: &Policy, user: UserName, at: Timestamp) -> u32 {
+        let Failures { count, blocked_until } = self.failures(user);
+        match blocked_until {
+            Some(until) if until > at => 0,
+            Some(_) => policy.failures_max,
+            None => policy.failures_max.saturating_sub(count).max(1),
+        }
+    }
+
     /// What a right password does: the login, and before it the end of the session it takes the place of.
     ///
     /// # Errors

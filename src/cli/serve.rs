@@ -15,6 +15,7 @@ use crate::clock::{self, LogClock};
 use crate::derive::Follower;
 use crate::eventlog::{self, Disk, LockError, OpenError, Writer};
 use crate::server::archive_files::ArchiveFiles;
+use crate::server::authenticator::Authenticator;
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
 use crate::server::segment::Position;
@@ -106,11 +107,12 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let follower = Follower::spawn(&arguments.data, &events, log.seq()).context("the derived files cannot be kept")?;
 
     let file = arguments.credentials.clone();
+    let authenticator = Authenticator::open(&arguments.data, credentials, now.at);
     let parts = Parts {
         hub,
         clock,
         listener,
-        credentials,
+        authenticator,
         reload: Box::new(move || read_accounts(&file, failures_max)),
         read_lines: read_lines(Archive::new(reader)),
         archive_through: Box::new(move |through| archivist.archive_through(through)),

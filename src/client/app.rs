@@ -49,6 +49,8 @@ pub struct App {
     pub(super) phase: Phase,
     pub(super) user: Option<UserName>,
     pub(super) password: String,
+    /// What the server gave to log in again with in place of the password. It lives as long as the program.
+    pub(super) token: Option<String>,
     pub(super) device: Option<DeviceName>,
     pub(super) engine: Option<(u16, String)>,
     /// Where this client may be reached by peers.
@@ -98,6 +100,7 @@ impl App {
             phase: Phase::Connecting,
             user,
             password,
+            token: None,
             device: None,
             engine: None,
             addresses: Vec::new(),

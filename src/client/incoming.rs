@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::app::App;
 use super::contract::{Ending, Keep, Show};
+use super::login::TOKEN_REFUSED;
 use super::requests::Request;
 use crate::chat::{Addressee, Event, Origin, Record, Seq};
 use crate::names::{GroupName, UserName};
@@ -15,10 +16,16 @@ impl App {
             return;
         }
         let frame = ServerFrame::parse(line);
-        // What the client asks for itself would only be in a script's way.
-        let is_own = matches!((&frame, self.awaiting.front()), (Ok(ServerFrame::Ok(_)), Some(Request::Head)));
+        // What the client asks for itself would only be in a script's way, and so would a token that is no longer good.
+        let is_own = match (&frame, self.awaiting.front()) {
+            (Ok(ServerFrame::Ok(_)), Some(Request::Head)) => true,
+            (Ok(ServerFrame::Error(error)), Some(Request::Login { is_by_token: true })) => error.code == TOKEN_REFUSED,
+            _ => false,
+        };
         if self.options.echo_frames && !is_own {
-            self.show(Show::Frame(String::from_utf8_lossy(line).into_owned()));
+            let text = String::from_utf8_lossy(line).into_owned();
+            let is_login = matches!(self.awaiting.front(), Some(Request::Login { .. }));
+            self.show(Show::Frame(if is_login { without_token(text) } else { text }));
         }
         match frame {
             Ok(ServerFrame::Ok(answer)) => self.handle_ok(answer),
@@ -149,6 +156,18 @@ impl App {
             self.groups.insert(group);
         }
         self.has_new_names |= self.users.len() + self.groups.len() > before;
+    }
+}
+
+/// The answer to a login without the token in it, which is for this program alone; otherwise as it came.
+fn without_token(line: String) -> String {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(&line) else { return line };
+    let Some(token) = fields.remove("token") else { return line };
+    let field = format!(",\"token\":{token}");
+    match line.split_once(&field) {
+        Some((before, behind)) => format!("{before}{behind}"),
+        // A server that writes otherwise than ours.
+        None => serde_json::Value::Object(fields).to_string(),
     }
 }
 

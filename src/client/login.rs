@@ -8,6 +8,9 @@ use super::requests::{Query, Request};
 use crate::names::UserName;
 use crate::protocol::{Answer, ClientFrame, ErrorAnswer, LoginFrame, sentence};
 
+/// The code of the answer to a token that is not, or no longer, good.
+pub(super) const TOKEN_REFUSED: &str = "bad_credentials";
+
 impl App {
     pub(super) fn begin_dialogue(&mut self) {
         self.show(Show::Notice("Please login".into()));
@@ -68,23 +71,28 @@ impl App {
 
     pub(super) fn send_login(&mut self, now: Instant) {
         let Some(user) = self.user else { return };
+        // With a token a login is good also while strangers have the name blocked.
+        let token = self.token.clone();
+        let request = Request::Login { is_by_token: token.is_some() };
         let frame = LoginFrame {
             id: None,
             username: user.to_string(),
-            password: Some(self.password.clone()),
-            token: None,
+            password: token.is_none().then(|| self.password.clone()),
+            token,
             device: self.device,
             after: self.cursor.map(|(_, seq)| seq),
             udp_port: self.engine.as_ref().map(|(port, _)| *port),
             watch: None,
-            want_token: None,
+            want_token: Some(true),
         };
         self.write(&ClientFrame::Login(frame));
-        self.awaiting.push_back(Request::Login);
+        self.awaiting.push_back(request);
         self.link.begin_login(now);
     }
 
-    pub(super) fn handle_logged_in(&mut self, answer: &Answer) {
+    pub(super) fn handle_logged_in(&mut self, mut answer: Answer) {
+        // Out of the answer, which is shown. The one before stays good where there is no other.
+        self.token = answer.token.take().or(self.token.take());
         let is_first = !self.link.has_logged_in;
         let was_lost = self.link.is_lost();
         self.link.end_login(true);
@@ -97,7 +105,7 @@ impl App {
         } else if was_lost {
             self.show(Show::Notice("Connected again.".into()));
         }
-        self.check_log(answer);
+        self.check_log(&answer);
         self.resume_outbox(answer.sent.unwrap_or(0));
         self.resume_transfers();
         if is_first && self.options.learn_names {
@@ -106,8 +114,13 @@ impl App {
         }
     }
 
-    pub(super) fn handle_login_refused(&mut self, error: &ErrorAnswer, now: Instant) {
+    pub(super) fn handle_login_refused(&mut self, error: &ErrorAnswer, is_by_token: bool, now: Instant) {
         self.link.end_login(false);
+        if is_by_token && error.code == TOKEN_REFUSED {
+            self.token = None;
+            self.send_login(now);
+            return;
+        }
         if self.link.has_logged_in && error.code != "bad_credentials" {
             // Whatever stands in the way will pass: a block by strangers, too many sessions, a full disk.
             self.log_in_later(error.retry_after_ms.unwrap_or(0), now);

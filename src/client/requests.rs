@@ -39,7 +39,10 @@ pub(super) struct Asked {
 /// What the server owes an answer to.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Login,
+    Login {
+        /// Whether by the token of an earlier one.
+        is_by_token: bool,
+    },
     Numbered(Ordinal, String),
     Query(Query),
     Logout,
@@ -229,7 +232,7 @@ impl App {
 
     pub(super) fn handle_ok(&mut self, mut answer: Answer) {
         match self.awaiting.pop_front() {
-            Some(Request::Login) => self.handle_logged_in(&answer),
+            Some(Request::Login { .. }) => self.handle_logged_in(answer),
             Some(Request::Numbered(ordinal, typed)) => {
                 let count = self.outbox.settle(ordinal);
                 if count > 0 {
@@ -264,7 +267,7 @@ impl App {
             return;
         }
         match self.awaiting.pop_front() {
-            Some(Request::Login) => self.handle_login_refused(&error, now),
+            Some(Request::Login { is_by_token }) => self.handle_login_refused(&error, is_by_token, now),
             Some(Request::Numbered(ordinal, typed)) => self.handle_command_refused(ordinal, typed, error),
             Some(Request::Query(query)) if !query.is_quiet => self.show(Show::Refused { typed: query.text, error }),
             Some(Request::Offer(transfer)) => self.handle_offer_refused(transfer, &error, now),

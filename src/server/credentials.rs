@@ -90,6 +90,16 @@ impl Credentials {
         names
     }
 
+    /// What the file has for a user behind the name.
+    pub fn entry(&self, user: UserName) -> Option<&str> {
+        self.passwords.get(&user).map(String::as_str)
+    }
+
+    /// What it has for each user.
+    pub fn entries(&self) -> impl Iterator<Item = (UserName, &str)> {
+        self.passwords.iter().map(|(user, entry)| (*user, entry.as_str()))
+    }
+
     /// Whether a password is the user's. Takes as long for a name that does not exist.
     pub fn verify(&self, user: UserName, password: &str) -> bool {
         let known = self.passwords.get(&user);

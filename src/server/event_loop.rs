@@ -18,6 +18,7 @@ use crate::clock::{self, LogClock};
 use crate::eventlog::{self, Report, Writer};
 
 use super::archivist::ArchiveThrough;
+use super::authenticator::Authenticator;
 use super::background::Background;
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
@@ -72,8 +73,8 @@ pub struct Parts {
     pub clock: LogClock,
     /// The listening socket.
     pub listener: TcpListener,
-    /// Who has an account.
-    pub credentials: Credentials,
+    /// Who may log in.
+    pub authenticator: Authenticator,
     /// Reads the accounts again.
     pub reload: Reload,
     /// Reads lines of the log.
@@ -111,7 +112,7 @@ pub struct EventLoop {
     /// Sockets that may be readable, in the order in which they became so.
     ready: Vec<ConnectionKey>,
     buffer: Box<[u8]>,
-    credentials: Credentials,
+    authenticator: Authenticator,
     reload: Reload,
     writer: Writer,
     background: Background,
@@ -138,7 +139,7 @@ impl EventLoop {
     /// # Errors
     /// The machine has no thread, file or memory to give.
     pub fn new(parts: Parts) -> Result<Self, ServerError> {
-        let Parts { hub, clock, mut listener, credentials, reload, read_lines, archive_through, writer, on_durable } =
+        let Parts { hub, clock, mut listener, authenticator, reload, read_lines, archive_through, writer, on_durable } =
             parts;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -157,7 +158,7 @@ impl EventLoop {
             sockets: Vec::new(),
             ready: Vec::new(),
             buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
-            credentials,
+            authenticator,
             reload,
             writer,
             background,
@@ -387,8 +388,16 @@ impl EventLoop {
                 self.writer.submit(eventlog::Batch { lines, first, last, at });
             }
             Output::CheckPassword { connection, user, password } => {
-                let is_right = self.credentials.verify(user, &password);
+                let is_right = self.authenticator.is_password(user, &password);
                 self.hub.handle_verdict(connection, is_right, now);
+            }
+            Output::CheckToken(connection, holder, token) => {
+                let is_right = self.authenticator.is_token(&holder, &token, now.at);
+                self.hub.handle_verdict(connection, is_right, now);
+            }
+            Output::MakeToken(connection, holder, shown) => {
+                let token = self.authenticator.make_token(&holder, shown, now.at);
+                self.hub.handle_token(connection, token, now);
             }
             Output::Read { connection, purpose, older, positions } => {
                 self.background.read(ReadJob { connection, purpose, older, positions });
@@ -466,7 +475,7 @@ impl EventLoop {
     fn read_accounts_again(&mut self, now: Now) {
         match (self.reload)() {
             Ok((credentials, policy)) => {
-                self.credentials = credentials;
+                self.authenticator.set_credentials(credentials);
                 self.hub.handle_policy(policy, now);
                 eprintln!("messenger: the credentials were read again");
             }

@@ -1,6 +1,6 @@
 //! The hub: all of the server that decides, as a machine of inputs and outputs without socket, thread, file or clock.
 //!
-//! Inputs are the `handle_*` methods: connections and their bytes, verdicts of passwords, lines read back from the
+//! Inputs are the `handle_*` methods: connections and their bytes, verdicts of passwords and tokens, lines read back from the
 //! log, batches that became durable, time. Outputs come from [`Hub::poll_output`], and what is to be written to each
 //! socket from [`Hub::next_touched`] and [`Hub::output`]. The state runs ahead of the disk, the world never does:
 //! everything a client is told waits until all that it was decided on is durable.
@@ -28,6 +28,7 @@ use super::login::Attempt;
 use super::pending::Pending;
 use super::present::Present;
 use super::segment::Position;
+use super::tokens::Holder;
 
 /// What a server is run with, beside the chat's own rules.
 #[derive(Debug, Clone)]
@@ -76,6 +77,10 @@ pub enum Output {
         /// What was typed.
         password: String,
     },
+    /// Check the token that a device shows. [`Hub::handle_verdict`] is owed.
+    CheckToken(ConnectionKey, Holder, String),
+    /// Make a token for a device that logs in, by the one here if by a token. [`Hub::handle_token`] is owed.
+    MakeToken(ConnectionKey, Holder, Option<String>),
     /// Read lines of the log. [`Hub::handle_lines`] is owed.
     Read {
         /// Who waits.

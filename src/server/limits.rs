@@ -72,3 +72,13 @@ pub const ARCHIVE_AGAIN_MS: u64 = 60_000;
 pub const ARCHIVE_AGAIN_MS_MAX: u64 = 600_000;
 /// Bytes that the snapshots of a log may take together, beside the newest two.
 pub const SNAPSHOTS_BYTES_MAX: u64 = 256 << 20;
+/// How long a login token is good, in milliseconds: 30 days.
+pub const TOKEN_MS: u64 = 30 * 86_400_000;
+/// How long a login token is fresh, in milliseconds: so long no other follows it, and a login by it writes nothing.
+pub const TOKEN_FRESH_MS: u64 = 86_400_000;
+/// Devices of a user that have a login token.
+pub const TOKENS_PER_USER_MAX: usize = 64;
+/// The longest line of the file of tokens, in bytes.
+pub const TOKEN_LINE_BYTES_MAX: usize = 1_024;
+/// Lines of that file that say nothing any more, above which, and above half of all, it is written anew at a start.
+pub const TOKEN_LINES_DEAD_MAX: usize = 1_000;

@@ -1,4 +1,4 @@
-//! Logging in: from the frame over the verdict of the password to the answer and what the session is owed.
+//! Logging in: from the frame over the verdict of the password or token to the answer and what the session is owed.
 
 use crate::chat::{LoginRequest, LogoutReason, Refusal};
 use crate::names::{DeviceName, UserName};
@@ -6,8 +6,16 @@ use crate::protocol::{Answer, Id, LoginFrame};
 
 use super::connection::{ConnectionKey, Feed, LoggedIn, Now, Phase};
 use super::hub::{Hub, Output};
+use super::tokens::Holder;
 
-/// A login whose password is being checked.
+/// What a login shows.
+#[derive(Debug)]
+enum Proof {
+    Password,
+    Token(String),
+}
+
+/// A login whose password or token is being checked, or for which a token is being made.
 #[derive(Debug)]
 pub(super) struct Attempt {
     id: Option<Id>,
@@ -16,24 +24,49 @@ pub(super) struct Attempt {
     after: Option<u64>,
     udp_port: Option<u16>,
     watch: bool,
+    wants_token: bool,
+    proof: Proof,
+}
+
+impl Attempt {
+    /// Who may have a token by it: only a device that has a name.
+    fn holder(&self) -> Option<Holder> {
+        self.device.map(|device| Holder { user: self.user, device })
+    }
 }
 
 impl Hub {
-    /// The password of a login was found right or wrong.
+    /// The password or token of a login was found right or wrong.
     pub fn handle_verdict(&mut self, key: ConnectionKey, is_right: bool, now: Now) {
         let Some(attempt) = self.attempts.remove(&key) else { return };
         if self.is_over(key) {
             return;
         }
-        // While the password was being checked, the name may have been blocked and the log may have filled up.
         let id = attempt.id.clone();
-        let done = self.state.check_block(attempt.user, now.at).and_then(|()| {
-            if is_right { self.log_in(key, attempt, now) } else { Err(self.record_wrong_password(key, &attempt, now)) }
-        });
-        if let Err(refusal) = done {
-            self.tell_refusal(key, id, &refusal, Some("login"));
+        let done = match (&attempt.proof, is_right) {
+            // Strangers can block a name, and nobody can guess a token: it is good all the same, and no try to count.
+            (Proof::Token(_), true) => self.admit(key, attempt, now),
+            (Proof::Token(_), false) => Err(self.refuse_token(attempt.user, now)),
+            // While the password was being checked, the name may have been blocked and the log may have filled up.
+            (Proof::Password, _) => self.state.check_block(attempt.user, now.at).and_then(|()| match is_right {
+                true => self.admit(key, attempt, now),
+                false => Err(self.record_wrong_password(key, &attempt, now)),
+            }),
+        };
+        if !self.attempts.contains_key(&key) {
+            self.end_attempt(key, id, done, now);
         }
-        self.go_on(key, now);
+    }
+
+    /// A token was made for a login, or none is to be had.
+    pub fn handle_token(&mut self, key: ConnectionKey, token: Option<String>, now: Now) {
+        let Some(attempt) = self.attempts.remove(&key) else { return };
+        if self.is_over(key) {
+            return;
+        }
+        let id = attempt.id.clone();
+        let done = self.log_in(key, attempt, token, now);
+        self.end_attempt(key, id, done, now);
     }
 
     /// A client wants to log in. Its later lines wait for the verdict.
@@ -45,11 +78,16 @@ impl Hub {
         let attempts_left = self.policy.failures_max.saturating_sub(1);
         let no_such_user = Refusal::BadCredentials { attempts_left };
         let user: UserName = frame.username.parse().map_err(|_| no_such_user.clone())?;
-        self.state.check_block(user, now.at)?;
-        let password = match (frame.password, frame.token) {
-            (Some(password), _) => password,
-            (None, Some(_)) => return Err(no_such_user),
-            (None, None) => return Err(Refusal::BadLine("a login has a password")),
+        let (output, proof) = match (frame.password, frame.token, frame.device) {
+            (Some(password), ..) => {
+                self.state.check_block(user, now.at)?;
+                (Output::CheckPassword { connection: key, user, password }, Proof::Password)
+            }
+            (None, Some(token), Some(device)) => {
+                (Output::CheckToken(key, Holder { user, device }, token.clone()), Proof::Token(token))
+            }
+            (None, Some(_), None) => return Err(self.refuse_token(user, now)),
+            (None, None, _) => return Err(Refusal::BadLine("a login has a password or a token")),
         };
         self.check_room(1_024)?;
         let attempt = Attempt {
@@ -59,13 +97,50 @@ impl Hub {
             after: frame.after,
             udp_port: frame.udp_port,
             watch: frame.watch == Some(true),
+            wants_token: frame.want_token == Some(true),
+            proof,
         };
         self.attempts.insert(key, attempt);
         if let Some(connection) = self.connection_mut(key) {
             connection.busy = true;
         }
-        self.outputs.push_back(Output::CheckPassword { connection: key, user, password });
+        self.outputs.push_back(output);
         Ok(())
+    }
+
+    /// Lets a login in whose password or token is right, once it has the token that it wants.
+    fn admit(&mut self, key: ConnectionKey, attempt: Attempt, now: Now) -> Result<(), Refusal> {
+        let Some(holder) = attempt.holder().filter(|_| attempt.wants_token) else {
+            return self.log_in(key, attempt, None, now);
+        };
+        // A login that is refused is told no token, and must not end the one that the device has.
+        self.state.decide_login(&self.request(key, &attempt)?)?;
+        let shown = match &attempt.proof {
+            Proof::Password => None,
+            Proof::Token(token) => Some(token.clone()),
+        };
+        self.attempts.insert(key, attempt);
+        self.outputs.push_back(Output::MakeToken(key, holder, shown));
+        Ok(())
+    }
+
+    /// Answers a login that was refused, and takes up what the client sent behind it.
+    fn end_attempt(&mut self, key: ConnectionKey, id: Option<Id>, done: Result<(), Refusal>, now: Now) {
+        if let Err(refusal) = done {
+            self.tell_refusal(key, id, &refusal, Some("login"));
+        }
+        self.go_on(key, now);
+    }
+
+    fn request(&self, key: ConnectionKey, attempt: &Attempt) -> Result<LoginRequest, Refusal> {
+        let ip = self.connection(key).map(|connection| connection.ip).ok_or(Refusal::NotLoggedIn)?;
+        let Attempt { user, udp_port, device, .. } = *attempt;
+        Ok(LoginRequest { user, ip, udp_port, device })
+    }
+
+    /// The refusal of a token: as of a wrong password, but nothing is counted.
+    fn refuse_token(&self, user: UserName, now: Now) -> Refusal {
+        Refusal::BadCredentials { attempts_left: self.state.attempts_left(&self.policy, user, now.at) }
     }
 
     fn record_wrong_password(&mut self, key: ConnectionKey, attempt: &Attempt, now: Now) -> Refusal {
@@ -75,10 +150,9 @@ impl Hub {
         refusal
     }
 
-    fn log_in(&mut self, key: ConnectionKey, attempt: Attempt, now: Now) -> Result<(), Refusal> {
-        let Attempt { id, user, device, after, udp_port, watch } = attempt;
-        let ip = self.connection(key).map(|connection| connection.ip).ok_or(Refusal::NotLoggedIn)?;
-        let events = self.state.decide_login(&LoginRequest { user, ip, udp_port, device })?;
+    fn log_in(&mut self, key: ConnectionKey, attempt: Attempt, token: Option<String>, now: Now) -> Result<(), Refusal> {
+        let events = self.state.decide_login(&self.request(key, &attempt)?)?;
+        let Attempt { id, user, device, after, watch, .. } = attempt;
         self.replace(user, device, now);
         // The replaced session's logout, if any, is committed by its own end above.
         let login = events.into_iter().next_back();
@@ -109,6 +183,7 @@ impl Hub {
             log: Some(self.options.log),
             device,
             sent,
+            token,
             ..Answer::default()
         };
         self.tell_ok(key, answer);

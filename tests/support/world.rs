@@ -10,6 +10,7 @@ use messenger::clock::{Timestamp, monotonic};
 use messenger::eventlog::memory::MemoryDisk;
 use messenger::eventlog::{self, Batch, Log, SEGMENT_BYTES_MAX, segment_name};
 use messenger::server::archive_files::ArchiveFiles;
+use messenger::server::tokens::{Holder, LoginToken, Shown, Tokens};
 use messenger::server::{self, Archive, ConnectionKey, Hub, HubOptions, Now, Opened, Output};
 use serde_json::Value;
 
@@ -45,6 +46,9 @@ pub struct World {
     start: Instant,
     passed_ms: u64,
     clients: HashMap<ConnectionKey, Client>,
+    /// They do not outlive the server.
+    tokens: Tokens,
+    tokens_made: u8,
 }
 
 #[derive(Default)]
@@ -125,6 +129,8 @@ impl World {
             start,
             passed_ms,
             clients: HashMap::new(),
+            tokens: Tokens::default(),
+            tokens_made: 0,
         };
         world.settle();
         Ok(world)
@@ -228,9 +234,14 @@ impl World {
         self.clients[&key].writes
     }
 
-    /// What the client was sent since the last call, as text.
+    /// What the client was sent since the last call, as text; a character whose end its socket did not take is left.
     pub fn text(&mut self, key: ConnectionKey) -> String {
-        String::from_utf8(std::mem::take(&mut self.clients.get_mut(&key).unwrap().received)).unwrap()
+        let received = &mut self.clients.get_mut(&key).unwrap().received;
+        let whole = match std::str::from_utf8(received) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => received.len(),
+        };
+        String::from_utf8(received.drain(..whole).collect()).unwrap()
     }
 
     /// What the client was sent since the last call, as frames.
@@ -357,6 +368,14 @@ impl World {
             Output::CheckPassword { connection, password, .. } => {
                 self.hub.handle_verdict(connection, password == PASSWORD, self.now());
             }
+            Output::CheckToken(connection, holder, text) => {
+                let is_right = self.is_token(&holder, &text);
+                self.hub.handle_verdict(connection, is_right, self.now());
+            }
+            Output::MakeToken(connection, holder, shown) => {
+                let token = self.make_token(&holder, shown);
+                self.hub.handle_token(connection, Some(token), self.now());
+            }
             Output::Read { connection, purpose, older, positions } => {
                 let lines = self.archive.read(older.as_ref(), &positions);
                 self.notices.append(&mut self.archive.take_notices());
@@ -381,6 +400,35 @@ impl World {
             }
             Output::Console(lines) => self.console.push_str(&String::from_utf8(lines).unwrap()),
         }
+    }
+
+    /// The server's file of tokens is lost.
+    pub fn lose_tokens(&mut self) {
+        self.tokens = Tokens::default();
+    }
+
+    fn is_token(&mut self, holder: &Holder, text: &str) -> bool {
+        let Some(token) = LoginToken::parse(text) else { return false };
+        match self.tokens.check(holder, PASSWORD, &token, self.now().at) {
+            Shown::Wrong => false,
+            Shown::Right => true,
+            Shown::First(record) => {
+                self.tokens.apply(record);
+                true
+            }
+        }
+    }
+
+    fn make_token(&mut self, holder: &Holder, shown: Option<String>) -> String {
+        let at = self.now().at;
+        let (is_by_token, is_due) = (shown.is_some(), self.tokens.is_due(holder, at));
+        if let Some(shown) = shown.filter(|_| !is_due) {
+            return shown;
+        }
+        self.tokens_made = self.tokens_made.wrapping_add(1);
+        let token = LoginToken::from_random([self.tokens_made; 32]);
+        self.tokens.apply(self.tokens.issue(holder, PASSWORD, &token, is_by_token, at));
+        token.to_text()
     }
 
     /// Has the client's socket take what it is told, two slices in a call, as far as it has room.

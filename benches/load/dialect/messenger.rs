@@ -19,7 +19,14 @@ pub struct Messenger {
     pub watchers: usize,
     /// The last event that each client has seen, where it is known.
     pub after: Vec<Option<u64>>,
+    /// Whether clients name a device and ask for tokens.
+    pub want_tokens: bool,
+    /// The token that each client logs in by, where it is known.
+    pub tokens: Vec<Option<String>>,
 }
+
+/// The device of each client that names one.
+const DEVICE: &str = "load";
 
 impl Dialect for Messenger {
     fn login(&self, client: usize) -> Vec<u8> {
@@ -27,9 +34,15 @@ impl Dialect for Messenger {
             self.after.get(client).copied().flatten().map_or_else(String::new, |seq| format!(",\"after\":{seq}"));
         let watch = if client < self.watchers { ",\"watch\":true" } else { "" };
         let name = user(client);
-        let frame =
-            format!("{{\"type\":\"login\",\"username\":\"{name}\",\"password\":\"{PASSWORD}\"{after}{watch}}}\n");
-        frame.into_bytes()
+        let proof = match self.tokens.get(client) {
+            Some(Some(token)) => format!("\"token\":\"{token}\""),
+            _ => format!("\"password\":\"{PASSWORD}\""),
+        };
+        let wish = match self.want_tokens {
+            true => format!(",\"device\":\"{DEVICE}\",\"want_token\":true"),
+            false => String::new(),
+        };
+        format!("{{\"type\":\"login\",\"username\":\"{name}\",{proof}{after}{watch}{wish}}}\n").into_bytes()
     }
 
     fn make_group(&self, members: usize) -> Vec<Vec<u8>> {
@@ -59,7 +72,7 @@ impl Dialect for Messenger {
         let incoming = if line.starts_with(b"{\"seq\":") {
             event(line)?
         } else if line.starts_with(b"{\"type\":\"ok\"") {
-            Incoming::Answer
+            token(line).map_or(Incoming::Answer, Incoming::Token)
         } else if let Some(seq) = line.strip_prefix(b"{\"type\":\"live\",\"seq\":") {
             let seq = std::str::from_utf8(seq)?.trim_end_matches('}');
             Incoming::Live(seq.parse().with_context(|| format!("no number of an event: {}", shown(line)))?)
@@ -80,6 +93,14 @@ impl Dialect for Messenger {
 
 fn command(text: &str) -> Vec<u8> {
     format!("{{\"type\":\"command\",\"text\":\"{text}\"}}\n").into_bytes()
+}
+
+/// The token in the answer to a login; texts of others stand in no answer that is asked for here.
+fn token(line: &[u8]) -> Option<&[u8]> {
+    let start = b",\"token\":\"";
+    let rest = line.strip_prefix(b"{\"type\":\"ok\",\"command\":\"login\"")?;
+    let value = &rest[memchr::memmem::find(rest, start)? + start.len()..];
+    Some(&value[..memchr::memchr(b'"', value)?])
 }
 
 fn event(line: &[u8]) -> anyhow::Result<Incoming<'_>> {
