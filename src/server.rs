@@ -4,6 +4,7 @@ pub mod archive;
 pub mod archive_files;
 mod archivist;
 mod background;
+pub mod certificate;
 pub mod connection;
 mod console;
 pub mod credentials;
@@ -26,7 +27,9 @@ pub mod segment;
 mod shared;
 mod signal;
 mod signals;
+mod socket;
 mod spare;
+mod tls;
 
 pub use archive::{Archive, Lines, Older};
 pub use archivist::{ArchiveThrough, Archived};

@@ -244,6 +244,13 @@ impl Hub {
         key
     }
 
+    /// A connection has begun a TLS handshake: whatever comes from it was encrypted.
+    pub fn handle_encrypted(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key) {
+            connection.is_encrypted = true;
+        }
+    }
+
     /// Bytes came from a client.
     pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };

@@ -187,6 +187,11 @@ impl World {
         self.settle();
     }
 
+    /// Has the shell say that what comes from a client was encrypted.
+    pub fn encrypt(&mut self, key: ConnectionKey) {
+        self.hub.handle_encrypted(key);
+    }
+
     pub fn end_input(&mut self, key: ConnectionKey) {
         self.hub.handle_input_end(key, self.now());
         self.settle();
