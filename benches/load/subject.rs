@@ -5,8 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::configuration;
@@ -15,6 +17,7 @@ use crate::dialect::{Dialect, irc::Irc, mqtt::Mqtt, nats, nats::Nats, raw::Raw, 
 use crate::driver::Shape;
 use crate::generate;
 use crate::process::{Process, free_port};
+use crate::stream;
 
 /// A server that can be driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -208,6 +211,14 @@ impl Server {
         process.stop()?;
         let process = subject.run(&program, &arguments, directory.path(), port)?;
         Ok(Self { process, subject, program, arguments, directory })
+    }
+
+    /// What clients of our own server begin TLS with.
+    ///
+    /// # Errors
+    /// It has no certificate.
+    pub fn client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
+        stream::client_config(&self.directory.path().join("data/tls/cert.pem"))
     }
 
     /// Asks a NATS server to keep what is sent.
