@@ -37,9 +37,10 @@ impl Stream {
     /// # Errors
     /// TLS cannot be done with the configuration.
     pub fn new(socket: TcpStream, tls: Option<&Arc<ClientConfig>>) -> anyhow::Result<Self> {
-        let connection =
-            |config| ClientConnection::new(Arc::clone(config), ServerName::try_from("messenger")?).map(Box::new);
-        Ok(Self { socket, tls: tls.map(connection).transpose()? })
+        let Some(config) = tls else { return Ok(Self { socket, tls: None }) };
+        // The name in certificates that the server makes.
+        let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from("messenger")?)?;
+        Ok(Self { socket, tls: Some(Box::new(connection)) })
     }
 
     /// Whether a read that did not fill its buffer has emptied the socket.

@@ -99,7 +99,7 @@ impl Session {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(&mut self.unsent, |room| data.encode(room).map_err(bytes_wanted))?;
+                    append(&mut self.unsent, |room| data.encode(room).map_err(|error| bytes_wanted(&error)))?;
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.has_input_ended = true,
@@ -191,10 +191,10 @@ impl Session {
         // The records kept are those that were looked at already: nothing new can be in them.
         match self.connection.process_tls_records(&mut self.unread).state? {
             ConnectionState::WriteTraffic(mut traffic) if text.is_empty() => {
-                append(out, |room| traffic.queue_close_notify(room).map_err(bytes_missing))
+                append(out, |room| traffic.queue_close_notify(room).map_err(|error| bytes_missing(&error)))
             }
             ConnectionState::WriteTraffic(mut traffic) => {
-                append(out, |room| traffic.encrypt(text, room).map_err(bytes_missing))
+                append(out, |room| traffic.encrypt(text, room).map_err(|error| bytes_missing(&error)))
             }
             _ => Err(Error::General("nothing can be said on this connection now".into())),
         }
@@ -205,7 +205,7 @@ impl Session {
     fn put_alert(&mut self, rest: &mut [u8]) {
         if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(rest).state {
             // Without an alert the connection ends all the same.
-            let _ = append(&mut self.unsent, |room| data.encode(room).map_err(bytes_wanted));
+            let _ = append(&mut self.unsent, |room| data.encode(room).map_err(|error| bytes_wanted(&error)));
         }
     }
 }
@@ -265,14 +265,14 @@ fn append(
     }
 }
 
-fn bytes_wanted(error: EncodeError) -> Result<usize, Error> {
+fn bytes_wanted(error: &EncodeError) -> Result<usize, Error> {
     match error {
         EncodeError::InsufficientSize(size) => Ok(size.required_size),
         EncodeError::AlreadyEncoded => Err(Error::General(error.to_string())),
     }
 }
 
-fn bytes_missing(error: EncryptError) -> Result<usize, Error> {
+fn bytes_missing(error: &EncryptError) -> Result<usize, Error> {
     match error {
         EncryptError::InsufficientSize(size) => Ok(size.required_size),
         EncryptError::EncryptExhausted => Err(Error::EncryptError),
