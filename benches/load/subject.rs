@@ -6,12 +6,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use messenger::clock;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::configuration;
+use crate::connections::PATIENCE;
 use crate::dialect::messenger::{Messenger, PASSWORD, user};
 use crate::dialect::{Dialect, irc::Irc, mqtt::Mqtt, nats, nats::Nats, raw::Raw, redis::Redis, xmpp::Xmpp};
 use crate::driver::Shape;
@@ -213,12 +216,17 @@ impl Server {
         Ok(Self { process, subject, program, arguments, directory })
     }
 
-    /// What clients of our own server begin TLS with.
+    /// What clients of our own server begin TLS with, once it has made its certificate: it listens before that.
     ///
     /// # Errors
-    /// It has no certificate.
+    /// It makes none.
     pub fn client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
-        stream::client_config(&self.directory.path().join("data/tls/cert.pem"))
+        let certificate = self.directory.path().join("data/tls/cert.pem");
+        let give_up = clock::monotonic() + PATIENCE;
+        while !certificate.exists() && clock::monotonic() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stream::client_config(&certificate)
     }
 
     /// Asks a NATS server to keep what is sent.
