@@ -197,7 +197,7 @@ fn clear_text_of_another_machine_is_refused_and_tls_is_served() {
 }
 
 #[test]
-fn a_stop_is_told_over_tls_and_waits_for_no_handshake() {
+fn a_stop_is_told_over_tls_while_handshakes_are_under_way() {
     let mut server = Server::start();
     let mut han = login(&server, "han");
     // One that has not begun, one in the middle of its hello, and one that never ends the handshake.

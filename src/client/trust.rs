@@ -192,3 +192,81 @@ impl ServerCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+    use rustls::{ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// A certificate, and its key or another one.
+    fn certified(has_its_key: bool) -> CertifiedKey {
+        let (own, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let certificate = rcgen::CertificateParams::new([]).unwrap().self_signed(&own).unwrap();
+        let key = PrivateKeyDer::try_from(if has_its_key { own } else { other }.serialize_der()).unwrap();
+        CertifiedKey::new(vec![certificate.der().clone()], ring::sign::any_supported_type(&key).unwrap())
+    }
+
+    /// A handshake in memory: the client's word on it.
+    fn shake_hands(trust: &Trust, server: &CertifiedKey) -> Result<(), Error> {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(server.clone())));
+        let mut server = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut client = trust.connection().unwrap();
+        while client.is_handshaking() {
+            let mut records = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut records).unwrap();
+            }
+            server.read_tls(&mut records.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut answer = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut answer).unwrap();
+            }
+            client.read_tls(&mut answer.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    fn trust(directory: &tempfile::TempDir, demanded: Option<Fingerprint>) -> Trust {
+        Trust::new("chat:5000", KnownServers::new(directory.path()), demanded).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_convinces_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (honest, thief) = (certified(true), certified(false));
+        let known = key_of(&thief.cert[0]).unwrap();
+        assert_eq!(shake_hands(&trust(&directory, None), &honest), Ok(()));
+        for trust in [trust(&directory, None), trust(&directory, Some(known))] {
+            let refused = shake_hands(&trust, &thief).unwrap_err();
+            assert_eq!(refused, CertificateError::BadSignature.into());
+        }
+    }
+
+    #[test]
+    fn what_was_seen_first_is_wanted_from_then_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, other) = (certified(true), certified(true));
+        let [wanted, shown] = [&first, &other].map(|key| key_of(&key.cert[0]).unwrap());
+        let mut seeing = trust(&directory, None);
+        assert!(
+            seeing.handle_connected(&first.cert[0]).unwrap().is_some_and(|news| news.contains(&wanted.to_string()))
+        );
+        assert_eq!(seeing.handle_connected(&first.cert[0]).unwrap(), None);
+        for trust in [seeing, trust(&directory, None)] {
+            assert_eq!(shake_hands(&trust, &first), Ok(()));
+            let refused = shake_hands(&trust, &other).unwrap_err();
+            assert_eq!(WrongKey::of(&refused), Some(WrongKey { wanted, shown }));
+        }
+        assert_eq!(shake_hands(&trust(&directory, Some(shown)), &other), Ok(()));
+        assert!(shake_hands(&trust(&directory, Some(shown)), &first).is_err());
+    }
+}
