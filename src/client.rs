@@ -15,6 +15,7 @@ mod input;
 pub mod interface;
 mod journal;
 pub mod json;
+pub mod known_servers;
 pub mod limits;
 pub mod line;
 mod link;
@@ -27,6 +28,7 @@ mod sentences;
 mod sharing;
 pub mod state;
 mod transfers;
+pub mod trust;
 mod witness;
 
 pub use app::App;

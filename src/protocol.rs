@@ -1,11 +1,13 @@
 //! The wire protocol, version 1: lines, frames, answers and the sentences that people read.
 
 pub mod answer;
+mod fingerprint;
 pub mod frame;
 pub mod line;
 pub mod sentence;
 
 pub use answer::{Answer, ErrorAnswer, GroupEntry, HelpEntry, ServerFrame, ShortAnswer, UserEntry};
+pub use fingerprint::{Fingerprint, NoFingerprint};
 pub use frame::{
     BadFrame, CandidateFrame, ClientFrame, CommandFrame, Id, LoginFrame, OfferFrame, ReportFrame, VerdictFrame,
 };

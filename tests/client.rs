@@ -219,7 +219,6 @@ fn the_exit_code_says_what_went_wrong() {
     // A port that was free a moment ago: nobody listens there.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     assert_eq!(messenger(&["127.0.0.1", &free.to_string()]), Some(3));
-    assert_eq!(messenger(&["192.0.2.1"]), Some(3), "clear text stays on this machine");
     assert_eq!(messenger(&[]), Some(2));
 }
 

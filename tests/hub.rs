@@ -400,11 +400,12 @@ fn names_that_are_no_names_are_refused_alike_and_leave_no_event() {
 }
 
 #[test]
-fn a_tls_hello_is_closed_at_once_and_clear_text_is_for_loopback_only() {
+fn clear_text_is_for_loopback_only_and_what_was_encrypted_for_all() {
     let mut world = World::new();
-    let key = world.connect();
-    world.send(key, [0x16, 3, 1, 0, 5]);
-    assert!(world.is_closed(key) && world.text(key).is_empty());
+    let safe = world.connect_from("192.0.2.7".parse().unwrap());
+    world.encrypt(safe);
+    world.send(safe, "{\"type\":\"ping\"}\n");
+    assert_eq!(world.frames(safe)[0]["type"], "ok");
     let far = world.connect_from("192.0.2.7".parse().unwrap());
     world.send(far, "{\"type\":\"ping\"}\n");
     assert_eq!(world.frames(far)[0]["code"], "cleartext_refused");
@@ -412,6 +413,17 @@ fn a_tls_hello_is_closed_at_once_and_clear_text_is_for_loopback_only() {
     let mapped = world.connect_from("::ffff:127.0.0.1".parse().unwrap());
     world.send(mapped, "{\"type\":\"ping\"}\n");
     assert_eq!(world.frames(mapped)[0]["type"], "ok");
+}
+
+#[test]
+fn who_ends_without_a_word_is_closed_at_once() {
+    let mut world = World::new();
+    for said in ["", "\r\n", "/users"] {
+        let key = world.connect();
+        world.send(key, said);
+        world.end_input(key);
+        assert!(world.is_closed(key), "{said:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The clients' sockets: one thread, one poll; bytes are read into one buffer and looked at where they lie.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,8 +10,10 @@ use messenger::clock;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::ClientConfig;
 
 use crate::dialect::{Dialect, Incoming};
+use crate::stream::Stream;
 
 /// How long a server may be silent while something is due before that counts as lost.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +33,7 @@ pub type Handler<'a> = dyn FnMut(usize, Instant, Incoming<'_>) -> anyhow::Result
 
 #[derive(Default)]
 struct Connection {
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     /// The beginning of a message that is not all there.
     rest: Vec<u8>,
     out: Vec<u8>,
@@ -44,6 +47,8 @@ pub struct Connections {
     pub dialect: Box<dyn Dialect>,
     /// How many addresses of 127.0.0.0/8 are passed over, because earlier connections have used up their ports.
     pub addresses_passed: u32,
+    /// What connections begin TLS with; without it they speak clear text.
+    pub tls: Option<Arc<ClientConfig>>,
     buffer: Vec<u8>,
 }
 
@@ -55,6 +60,7 @@ impl Connections {
             list: Vec::new(),
             dialect,
             addresses_passed: 0,
+            tls: None,
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -169,6 +175,7 @@ impl Connections {
         if self.list.len() <= client {
             self.list.resize_with(client + 1, Connection::default);
         }
+        let stream = Stream::new(stream, self.tls.as_ref())?;
         self.list[client] = Connection { stream: Some(stream), ..Connection::default() };
         Ok(())
     }
@@ -190,6 +197,7 @@ impl Connections {
     pub fn flush(&mut self, client: usize) -> anyhow::Result<()> {
         let connection = &mut self.list[client];
         let Some(stream) = &mut connection.stream else { return Ok(()) };
+        stream.flush().with_context(|| format!("writing for client {client}"))?;
         while connection.out_sent < connection.out.len() {
             match stream.write(&connection.out[connection.out_sent..]) {
                 Ok(count) => connection.out_sent += count,
@@ -249,9 +257,9 @@ impl Connections {
                 return handle(client, at, Incoming::Closed);
             }
             self.buffer[..kept].copy_from_slice(&connection.rest);
-            let is_full = count == self.buffer.len() - kept;
+            let may_have_more = count == self.buffer.len() - kept || !stream.is_read_at_once();
             self.take(client, kept + count, at, handle)?;
-            if !is_full && !is_ended {
+            if !may_have_more && !is_ended {
                 return Ok(());
             }
         }

@@ -1,10 +1,12 @@
 //! Messages: sends at a pace and checks whatever comes, each sender's in its order and none twice.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use messenger::clock;
+use rustls::ClientConfig;
 
 use crate::connections::{Connections, PATIENCE, ensure_open, only_open};
 use crate::dialect::{Dialect, Incoming, Recipient};
@@ -227,11 +229,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Logs everybody in and makes the group, if there is one.
-    pub fn new(server: &Server, shape: Shape, bytes: usize, pace: Pace) -> anyhow::Result<Self> {
+    /// Logs everybody in, over TLS if that is given, and makes the group, if there is one.
+    pub fn new(
+        server: &Server,
+        shape: Shape,
+        bytes: usize,
+        pace: Pace,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> anyhow::Result<Self> {
         let dialect = server.subject.dialect(shape, bytes);
         let traffic = Traffic::new(shape, Texts::new(bytes)?, &*dialect)?;
         let mut connections = Connections::new(dialect)?;
+        connections.tls = tls;
         let under_way = server.subject.logins_under_way();
         connections.log_in(server.process.address, 0..shape.clients(), under_way, &mut only_open)?;
         match shape {

@@ -18,6 +18,7 @@ mod plan;
 mod process;
 mod report;
 mod sessions;
+mod stream;
 mod subject;
 mod table;
 mod text;
@@ -56,6 +57,9 @@ struct Arguments {
     /// How many events our own server's log holds already.
     #[arg(long, default_value_t = 0, global = true)]
     log_events: u64,
+    /// Over TLS; our own server, and the works `direct`, `rate`, `fanout` and `idle` only.
+    #[arg(long, global = true)]
+    tls: bool,
     /// Print the result as JSON too.
     #[arg(long, global = true)]
     json: bool,
@@ -117,6 +121,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bytes: arguments.bytes,
         data: arguments.data.clone(),
         log_events: arguments.log_events,
+        tls: arguments.tls,
     };
     let mut out = std::io::stdout().lock();
     match &arguments.task {

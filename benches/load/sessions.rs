@@ -13,6 +13,7 @@ use crate::driver::{self, Shape, micros};
 use crate::report::Figures;
 use crate::subject::{Server, Subject};
 use crate::usage::{Usage, own_usage};
+use crate::works::Settings;
 
 const NOBODY: Shape = Shape::Pairs { pairs: 0, idle: 0 };
 
@@ -20,16 +21,18 @@ pub fn cpu_seconds(before: Usage, after: Usage) -> f64 {
     after.cpu_seconds - before.cpu_seconds
 }
 
-/// Logs `connections` in, looks how much memory that took, and then for `duration` at what they cost.
+/// Logs `connections` in, looks how much memory that took, and then for a while at what they cost.
 ///
 /// # Errors
 /// One could not be logged in, or was closed.
-pub fn idle(server: &Server, connections: usize, watchers: usize, duration: Duration) -> anyhow::Result<Figures> {
+pub fn idle(server: &Server, connections: usize, watchers: usize, settings: &Settings) -> anyhow::Result<Figures> {
+    let duration = settings.duration;
     let dialect: Box<dyn Dialect> = match server.subject {
         Subject::Messenger => Box::new(Messenger { watchers, ..Messenger::default() }),
         subject => subject.dialect(NOBODY, 0),
     };
     let mut clients = Connections::new(dialect)?;
+    clients.tls = settings.tls.then(|| server.client_config()).transpose()?;
     // A server may say that it listens before its threads have begun; their memory is no connection's.
     std::thread::sleep(Duration::from_millis(500));
     let empty = server.process.usage()?;

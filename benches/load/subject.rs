@@ -5,18 +5,24 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use messenger::clock;
 use messenger::eventlog::Disk;
 use messenger::server::archive_files::ArchiveFiles;
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::configuration;
+use crate::connections::PATIENCE;
 use crate::dialect::messenger::{Messenger, PASSWORD, user};
 use crate::dialect::{Dialect, irc::Irc, mqtt::Mqtt, nats, nats::Nats, raw::Raw, redis::Redis, xmpp::Xmpp};
 use crate::driver::Shape;
 use crate::generate;
 use crate::process::{Process, free_port};
+use crate::stream;
 
 /// A server that can be driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -215,6 +221,19 @@ impl Server {
         process.stop()?;
         let process = subject.run(&program, &arguments, directory.path(), port)?;
         Ok(Self { process, subject, program, arguments, directory })
+    }
+
+    /// What clients of our own server begin TLS with, once it has made its certificate: it listens before that.
+    ///
+    /// # Errors
+    /// It makes none.
+    pub fn client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
+        let certificate = self.directory.path().join("data/tls/cert.pem");
+        let give_up = clock::monotonic() + PATIENCE;
+        while !certificate.exists() && clock::monotonic() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stream::client_config(&certificate)
     }
 
     /// Asks a NATS server to keep what is sent.

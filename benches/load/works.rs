@@ -24,6 +24,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// How many events our own server's log holds at the start.
     pub log_events: u64,
+    /// Whether clients speak TLS.
+    pub tls: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -127,6 +129,8 @@ impl Work {
             subject == Subject::Messenger || settings.log_events == 0,
             "only our own server has a log to begin with"
         );
+        let can_tls = matches!(self, Self::Direct { .. } | Self::Rate { .. } | Self::Fanout { .. } | Self::Idle { .. });
+        ensure!(!settings.tls || (can_tls && subject == Subject::Messenger), "this is not done over TLS");
         let beginning =
             Beginning { users: self.users(), parent: settings.data.as_deref(), log_events: settings.log_events };
         let server = subject.start(&beginning)?;
@@ -140,7 +144,7 @@ impl Work {
             Self::Fanout { members, writers, window } => {
                 messages(&server, Shape::Group { members, writers }, Pace::Window(window), settings)
             }
-            Self::Idle { connections, watchers } => sessions::idle(&server, connections, watchers, settings.duration),
+            Self::Idle { connections, watchers } => sessions::idle(&server, connections, watchers, settings),
             Self::Storm { connections } => sessions::storm(server, connections),
             Self::Catchup { users, messages } => catchup::catch_up(&server, users, messages, settings.bytes),
             Self::Join { members } => sessions::join(&server, members),
@@ -149,7 +153,8 @@ impl Work {
 }
 
 fn messages(server: &Server, shape: Shape, pace: Pace, settings: &Settings) -> anyhow::Result<Figures> {
-    let driver = Driver::new(server, shape, settings.bytes, pace)?;
+    let tls = settings.tls.then(|| server.client_config()).transpose()?;
+    let driver = Driver::new(server, shape, settings.bytes, pace, tls)?;
     let before = (server.process.usage()?, own_usage()?);
     let outcome = driver.run(settings.duration)?;
     let after = (server.process.usage()?, own_usage()?);

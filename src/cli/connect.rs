@@ -1,7 +1,7 @@
 //! `messenger connect`: its arguments, and a client put together from its parts.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -9,10 +9,13 @@ use clap::{Args, ValueEnum};
 use super::exit::{Exit, Failure};
 use crate::client::event_loop::{self, MakeInterface, Parts};
 use crate::client::json::JsonInterface;
+use crate::client::known_servers::KnownServers;
 use crate::client::line::LineInterface;
+use crate::client::trust::Trust;
 use crate::client::{self, App, Ending, Interface, Options, state};
 use crate::clock;
 use crate::names::{DeviceName, UserName};
+use crate::protocol::Fingerprint;
 
 /// The longest file that holds a password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 4_096;
@@ -21,7 +24,7 @@ const PASSWORD_BYTES_MAX: usize = 4_096;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   messenger connect 127.0.0.1                        the server on this machine, port 5000
-  messenger connect chat.example 6000 --insecure-cleartext
+  messenger connect chat.example 6000                over TLS; the key that is seen first is trusted from then on
   messenger connect 127.0.0.1 5000 8001              transfers over UDP port 8001
   messenger connect 127.0.0.1 --user yoda --password-file ~/.chat --accept all --download-dir ~/in
   printf '/msgto han hi\\n' | MESSENGER_PASSWORD=jedi messenger connect 127.0.0.1 --user yoda
@@ -69,6 +72,12 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     device: Option<DeviceName>,
 
+    /// The fingerprint of the server's key, as in `--tls-fingerprint 3f:9a:…`: the SHA-256 of its public key, as the server
+    /// says it, or of its certificate. No other key is taken, and TLS is spoken to this machine, too. By default the key
+    /// that another machine shows first is trusted and kept.
+    #[arg(long, value_name = "HEX", conflicts_with = "insecure_cleartext")]
+    tls_fingerprint: Option<Fingerprint>,
+
     /// Speak clear text with another machine: passwords and messages can be read on the way.
     #[arg(long)]
     insecure_cleartext: bool,
@@ -112,7 +121,9 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
         return Err(Failure::error(Exit::Failure, why));
     }
     let server = format!("{}:{}", arguments.host, arguments.port);
-    let addresses = resolve(arguments)?;
+    let addresses = resolve(&arguments.host, arguments.port)?;
+    let state_root = state::default_root()?;
+    let trust = trust(arguments, &server, &addresses, &state_root)?;
     let is_person = std::io::IsTerminal::is_terminal(&std::io::stdin());
     let accept = arguments.accept.unwrap_or(if is_person { Accept::Ask } else { Accept::None });
     let options = Options {
@@ -138,8 +149,9 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
         app: App::new(options, clock::monotonic()),
         server,
         addresses,
+        trust,
         make_interface,
-        state_root: state::default_root()?,
+        state_root,
         device: arguments.device,
         udp_port: arguments.udp_port,
         download_dir: arguments.download_dir.clone(),
@@ -154,25 +166,31 @@ pub fn run(arguments: &ConnectArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// The server's addresses. Clear text goes to this machine only, unless that is wanted otherwise.
-fn resolve(arguments: &ConnectArgs) -> anyhow::Result<Vec<SocketAddr>> {
-    let ConnectArgs { host, port, .. } = arguments;
-    let found = (host.as_str(), *port).to_socket_addrs();
-    let addresses: Vec<SocketAddr> = match found {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(Failure::error(Exit::CannotConnect, format!("cannot find {host}: {error}"))),
-    };
+/// The server's addresses.
+fn resolve(host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let found = (host, port).to_socket_addrs();
+    Ok(found.map_err(|error| Failure::error(Exit::CannotConnect, format!("cannot find {host}: {error}")))?.collect())
+}
+
+/// Whom to take for the server. Clear text goes to this machine only, unless that is wanted otherwise.
+fn trust(
+    arguments: &ConnectArgs,
+    server: &str,
+    addresses: &[SocketAddr],
+    state_root: &Path,
+) -> anyhow::Result<Option<Trust>> {
     let is_local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
-    if !is_local && !arguments.insecure_cleartext {
-        return Err(Failure::error(
-            Exit::CannotConnect,
-            format!(
-                "{host} is another machine, and passwords and messages would go there in clear text; if the network \
-                 is trusted, say --insecure-cleartext"
-            ),
-        ));
+    if arguments.tls_fingerprint.is_none() && (is_local || arguments.insecure_cleartext) {
+        return Ok(None);
     }
-    Ok(addresses)
+    let known = KnownServers::new(state_root);
+    let file = known.file();
+    let trust = Trust::new(server, known, arguments.tls_fingerprint);
+    let unusable = |error| {
+        let why = format!("the known keys of servers in {} cannot be used: {error}", file.display());
+        Failure::error(Exit::CannotConnect, why)
+    };
+    Ok(Some(trust.map_err(unusable)?))
 }
 
 /// The password from its file or variable, where one is given. A script that gives the user on its first line gives

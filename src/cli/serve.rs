@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
+use rustls::ServerConfig;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
@@ -14,8 +16,10 @@ use crate::chat::Policy;
 use crate::clock::{self, LogClock};
 use crate::derive::Follower;
 use crate::eventlog::{self, Disk, LockError, OpenError, Writer};
+use crate::protocol::Fingerprint;
 use crate::server::archive_files::ArchiveFiles;
 use crate::server::authenticator::Authenticator;
+use crate::server::certificate::{CertificateError, CertificateFiles};
 use crate::server::credentials::{Credentials, CredentialsError};
 use crate::server::event_loop::{self, EventLoop, Parts};
 use crate::server::segment::Position;
@@ -26,7 +30,8 @@ use crate::server::{self, Archive, Hub, HubOptions, Now, Older, Opened, ReadLine
 #[command(after_help = "Examples:
   messenger serve                                  for this machine, on port 5000
   messenger serve 6000 5                           another port, five wrong passwords before a block
-  messenger serve --bind 0.0.0.0 --allow-cleartext for a network that is trusted
+  messenger serve --bind 0.0.0.0                   for other machines too, over TLS
+  messenger serve --tls-cert chat.pem --tls-key chat.key
   messenger serve --data /srv/chat --credentials /etc/chat/credentials.txt")]
 pub struct ServeArgs {
     /// TCP port to listen on; 0 takes a free one.
@@ -48,6 +53,15 @@ pub struct ServeArgs {
     /// File with a line `username password` for each user, as in `--credentials team.txt`.
     #[arg(long, value_name = "FILE", default_value = "credentials.txt")]
     credentials: PathBuf,
+
+    /// Certificate for TLS in PEM form, with those it is signed by, as in `--tls-cert chat.pem`; by default one is made at the
+    /// first start and kept in the directory `tls` of the data.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate in PEM form, as in `--tls-key chat.key`.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     /// Serve clear text to other machines too, not only to this one: passwords and messages can be read on the way.
     #[arg(long)]
@@ -71,6 +85,12 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let bad_file = |error: CredentialsError| Failure::error(Exit::BadConfiguration, error);
     let credentials = Credentials::read(&arguments.credentials).map_err(bad_file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
+    let bad_certificate = |error: CertificateError| Failure::error(Exit::BadConfiguration, error);
+    let given = arguments.tls_cert.as_ref().zip(arguments.tls_key.as_ref());
+    let given = given.map(|(certificate, key)| CertificateFiles::given(certificate, key));
+    if let Some(files) = &given {
+        files.load().map_err(bad_certificate)?;
+    }
 
     // Before anything is made: a server that cannot be reached leaves no data. Whoever connects waits in the system's
     // queue until the log is open.
@@ -93,6 +113,8 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     let reader = ArchiveFiles::new(&disk, "reader").map_err(|error| not_opened(disk.directory(), &error))?;
     let Opened { log, state, index, mut archivist, .. } = open(disk, new_log)?;
     eventlog::make_key(&arguments.data, log.id()).map_err(Failure::of_key)?;
+    let certificate_files = given.unwrap_or_else(|| CertificateFiles::own(&arguments.data));
+    let certificate = certificate_files.load().map_err(bad_certificate)?;
 
     let options = HubOptions {
         log: log.id(),
@@ -114,13 +136,16 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
         listener,
         authenticator,
         reload: Box::new(move || read_accounts(&file, failures_max)),
+        tls: certificate.config,
+        reload_tls: Box::new(move || read_certificate(&certificate_files)),
         read_lines: read_lines(Archive::new(reader)),
         archive_through: Box::new(move |through| archivist.archive_through(through)),
         writer: Box::new(move |wake| Writer::spawn(log, wake)),
         on_durable: Box::new(follower.teller()),
     };
-    if !arguments.bind.is_loopback() {
-        eprintln!("messenger: {}", cleartext_notice(arguments.allow_cleartext));
+    eprintln!("messenger: {}", key_notice(&certificate.fingerprint));
+    if arguments.allow_cleartext && !arguments.bind.is_loopback() {
+        eprintln!("messenger: passwords and messages of other machines may come in clear text (--allow-cleartext)");
     }
     let event_loop = EventLoop::new(parts)?;
     greet(address)?;
@@ -129,13 +154,9 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<()> {
     Ok(served?)
 }
 
-/// What an operator should know who serves more than this machine.
-fn cleartext_notice(is_allowed: bool) -> &'static str {
-    if is_allowed {
-        "passwords and messages of other machines can be read on the way (--allow-cleartext)"
-    } else {
-        "only clients on this machine are served: there is no encryption yet, and --allow-cleartext was not given"
-    }
+/// What users compare who connect for the first time.
+fn key_notice(fingerprint: &Fingerprint) -> String {
+    format!("the TLS key's fingerprint is {fingerprint}")
 }
 
 fn failures_max(typed: &str) -> anyhow::Result<u32> {
@@ -193,6 +214,12 @@ fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy)
     let credentials = Credentials::read(file)?;
     let policy = Policy { failures_max, accounts: credentials.accounts() };
     Ok((credentials, policy))
+}
+
+fn read_certificate(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError> {
+    let certificate = files.load()?;
+    eprintln!("messenger: the certificate was read again; {}", key_notice(&certificate.fingerprint));
+    Ok(certificate.config)
 }
 
 fn read_lines(mut archive: Archive<Disk>) -> ReadLines {

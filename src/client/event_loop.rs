@@ -22,6 +22,7 @@ use super::engine::Sharing;
 use super::interface::{Interface, Typed, Wake};
 use super::limits;
 use super::state::{State, StateError};
+use super::trust::Trust;
 use crate::chat::Seq;
 use crate::clock;
 use crate::names::{DeviceName, UserName};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub server: String,
     /// Where the server may be reached, to be tried in order.
     pub addresses: Vec<SocketAddr>,
+    /// Whom to take for the server, over TLS; without it, clear text is spoken.
+    pub trust: Option<Trust>,
     /// Makes the interface.
     pub make_interface: MakeInterface,
     /// The directory for the state of all messengers.
@@ -88,6 +91,7 @@ struct Shell {
     buffer: Box<[u8]>,
     server: String,
     addresses: Vec<SocketAddr>,
+    trust: Option<Trust>,
     state_root: PathBuf,
     device: Option<DeviceName>,
     udp_port: u16,
@@ -119,6 +123,7 @@ pub fn run(parts: Parts) -> Result<Ending, ClientError> {
         buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
         server: parts.server,
         addresses: parts.addresses,
+        trust: parts.trust,
         state_root: parts.state_root,
         device: parts.device,
         udp_port: parts.udp_port,
@@ -180,7 +185,7 @@ impl Shell {
             for event in &events {
                 match event.token() {
                     CHAT => {
-                        let attempt = self.chat.handle_ready(event, self.poll.registry(), now);
+                        let attempt = self.chat.handle_ready(event, self.poll.registry(), self.trust.as_ref(), now);
                         self.take_attempt(attempt, now);
                     }
                     WAKER => {
@@ -354,15 +359,35 @@ impl Shell {
     fn take_attempt(&mut self, attempt: Attempt, now: Instant) {
         match attempt {
             Attempt::Pending => {}
-            Attempt::Connected => {
-                self.tell_addresses();
-                self.app.handle_connected(now);
+            Attempt::Connected => match self.keep_key() {
+                Ok(()) => {
+                    self.tell_addresses();
+                    self.app.handle_connected(now);
+                }
+                Err(error) => {
+                    self.chat.close();
+                    self.app.handle_untrusted(&format!("The key of {} cannot be kept: {error}.", self.server));
+                }
+            },
+            Attempt::Untrusted(wrong) => {
+                let why = self.trust.as_ref().map(|trust| trust.refusal(wrong));
+                self.app.handle_untrusted(&why.unwrap_or_else(|| wrong.to_string()));
             }
             Attempt::Failed(error) => {
                 let why = format!("Cannot connect to {}: {error}. Is the server running?", self.server);
                 self.app.handle_connect_failed(&why, now);
             }
         }
+    }
+
+    /// Keeps the server's key where it was not known, before anything is said.
+    fn keep_key(&mut self) -> io::Result<()> {
+        if let (Some(trust), Some(certificate)) = (&mut self.trust, self.chat.certificate())
+            && let Some(news) = trust.handle_connected(certificate)?
+        {
+            self.app.handle_notice(news);
+        }
+        Ok(())
     }
 
     fn may_read(&self) -> bool {
@@ -408,7 +433,7 @@ impl Shell {
 
     fn hang_up(&mut self, now: Instant) {
         if !matches!(self.chat, Connection::Down) {
-            self.chat = Connection::Down;
+            self.chat.close();
             self.app.handle_disconnected(now);
         }
     }
@@ -429,6 +454,6 @@ impl Shell {
         if let Some(sharing) = self.sharing.take() {
             sharing.engine.close();
         }
-        self.chat = Connection::Down;
+        self.chat.close();
     }
 }

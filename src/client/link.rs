@@ -161,6 +161,17 @@ impl App {
         self.try_again(now);
     }
 
+    /// Whoever answers is not to be spoken to; `why` says why not. It will not be tried again.
+    pub fn handle_untrusted(&mut self, why: &str) {
+        self.show(Show::Trouble(why.to_owned()));
+        self.end(Ending::CannotConnect);
+    }
+
+    /// A thing about the connection that its user should know.
+    pub fn handle_notice(&mut self, notice: String) {
+        self.show(Show::Trouble(notice));
+    }
+
     /// The connection broke or was closed.
     pub fn handle_disconnected(&mut self, now: Instant) {
         if self.ending.is_some() {

@@ -242,7 +242,7 @@ impl State {
 }
 
 /// Puts a new file in the place of an old one, whole or not at all.
-fn write_anew(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<(File, u64)> {
+pub(super) fn write_anew(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<(File, u64)> {
     let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));
     let mut file = open_private().create(true).truncate(true).write(true).open(&new)?;
     file.write_all(bytes)?;
@@ -282,11 +282,11 @@ fn device_name(user_directory: &Path) -> io::Result<DeviceName> {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn open_private() -> OpenOptions {
+pub(super) fn open_private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options

@@ -476,7 +476,7 @@ fn options() -> OpenOptions {
 
 /// Makes a directory, and those above it that are not there. A new name is durable only once the directory that holds it
 /// is.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -40,7 +40,8 @@ pub fn refusal(refusal: &Refusal, command: Option<&str>) -> String {
         Refusal::BadLine(why) => format!("Error. Not understood: {why}."),
         Refusal::LineTooLong => "Error. The line is too long (at most 65,536 bytes).".into(),
         Refusal::CleartextRefused => {
-            "Error. This server takes no clear text from other machines (see serve --allow-cleartext).".into()
+            "Error. This server takes no clear text from other machines: speak TLS, or see serve --allow-cleartext."
+                .into()
         }
         Refusal::NotLoggedIn => "Please login".into(),
         Refusal::AlreadyLoggedIn => "You are already logged in.".into(),

@@ -131,6 +131,8 @@ pub(super) enum Touched {
 pub(super) struct Connection {
     pub(super) generation: u32,
     pub(super) ip: IpAddr,
+    /// Nobody can read or change it on the way.
+    pub(super) is_encrypted: bool,
     pub(super) dialect: Option<Dialect>,
     /// Bytes that came and are no whole line yet, or have to wait.
     pub(super) input: Option<Box<LineCutter>>,
@@ -165,6 +167,7 @@ impl Connection {
         Self {
             generation,
             ip,
+            is_encrypted: false,
             dialect: None,
             input: None,
             input_ended: false,

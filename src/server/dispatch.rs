@@ -13,9 +13,6 @@ use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Parting};
 use super::hub::{Hub, Output};
 use super::limits;
 
-/// The first byte of a TLS ClientHello: a handshake record (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
-
 impl Hub {
     /// Works through the lines of a connection as far as they may be taken now.
     pub(super) fn process(&mut self, key: ConnectionKey, now: Now) {
@@ -76,12 +73,10 @@ impl Hub {
         }
         let connection = self.connection_mut(key)?;
         if connection.dialect.is_none() {
-            let first = input.first_byte()?;
-            if first == TLS_HANDSHAKE {
-                return Some(Line::Tls);
-            }
+            let Some(first) = input.first_byte() else { return connection.input_ended.then_some(Line::End) };
             connection.dialect = Some(if first == b'{' { Dialect::Json } else { Dialect::Plain });
-            if !allow_cleartext && !connection.ip.to_canonical().is_loopback() {
+            let is_private = connection.is_encrypted || connection.ip.to_canonical().is_loopback();
+            if !is_private && !allow_cleartext {
                 return Some(Line::Cleartext);
             }
         }
@@ -100,7 +95,6 @@ impl Hub {
 
     fn handle_line(&mut self, key: ConnectionKey, line: Line<'_>, now: Now) {
         match line {
-            Line::Tls => self.close(key),
             Line::Cleartext => self.close_with(key, &Refusal::CleartextRefused),
             Line::TooLong => self.tell_refusal(key, None, &Refusal::LineTooLong, None),
             Line::Whole([]) => {}
@@ -327,7 +321,6 @@ impl Hub {
 /// A line as it is taken from a connection.
 #[derive(Clone, Copy)]
 enum Line<'a> {
-    Tls,
     Cleartext,
     Whole(&'a [u8]),
     TooLong,

@@ -5,13 +5,14 @@
 //! next turns, and are told then what has become durable meanwhile, too, in the same write: so the log has work while many
 //! are written to, whoever has an answer goes on at once, and nobody waits until a large group has been told.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
 
 use crate::chat::{Policy, Seq};
 use crate::clock::{self, LogClock};
@@ -20,6 +21,7 @@ use crate::eventlog::{self, Report, Writer};
 use super::archivist::ArchiveThrough;
 use super::authenticator::Authenticator;
 use super::background::Background;
+use super::certificate::CertificateError;
 use super::connection::{ConnectionKey, Now};
 use super::console::Console;
 use super::credentials::{Credentials, CredentialsError};
@@ -27,6 +29,8 @@ use super::hub::{Hub, Output};
 use super::limits;
 use super::log_reader::{ReadJob, ReadLines};
 use super::signals::{Signals, drain};
+use super::socket::{Received, Socket};
+use super::tls::Sealer;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -41,8 +45,6 @@ const CONNECTIONS_WAITING_MAX: i32 = 4_096;
 const ACCEPTS_PER_TURN: usize = 256;
 /// How long no connection is accepted after the machine refused one, for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Slices given to the system in one call: of a message to a group, many lines are one slice.
-const SLICES_PER_WRITE: usize = 64;
 /// Sockets written to in one turn, unless what is to be written takes much memory. A write takes some ten microseconds.
 const WRITES_PER_TURN: usize = 32;
 /// How long a stop waits for clients to read their last lines.
@@ -62,6 +64,9 @@ pub enum ServerError {
 /// Reads the file of accounts again when the operator asks for it.
 pub type Reload = Box<dyn FnMut() -> Result<(Credentials, Policy), CredentialsError>>;
 
+/// Reads the certificate and its key again when the operator asks for it.
+pub type ReloadTls = Box<dyn FnMut() -> Result<Arc<ServerConfig>, CertificateError>>;
+
 /// Makes the log's thread, given what wakes the loop.
 pub type MakeWriter = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> io::Result<Writer>>;
 
@@ -77,6 +82,10 @@ pub struct Parts {
     pub authenticator: Authenticator,
     /// Reads the accounts again.
     pub reload: Reload,
+    /// What handshakes are made with.
+    pub tls: Arc<ServerConfig>,
+    /// Reads that again.
+    pub reload_tls: ReloadTls,
     /// Reads lines of the log.
     pub read_lines: ReadLines,
     /// Archives closed segments.
@@ -85,19 +94,6 @@ pub struct Parts {
     pub writer: MakeWriter,
     /// Told how far the log is durable: the derived files follow it.
     pub on_durable: Box<dyn FnMut(Seq)>,
-}
-
-/// One socket.
-struct Socket {
-    stream: TcpStream,
-    key: ConnectionKey,
-    /// The system may have bytes for us: it tells only once.
-    is_readable: bool,
-    /// The client has ended its side: reading goes on to the end, however little comes at once.
-    is_read_closed: bool,
-    is_writable: bool,
-    is_queued: bool,
-    is_shut: bool,
 }
 
 /// The loop, ready to serve.
@@ -114,6 +110,9 @@ pub struct EventLoop {
     buffer: Box<[u8]>,
     authenticator: Authenticator,
     reload: Reload,
+    tls: Arc<ServerConfig>,
+    reload_tls: ReloadTls,
+    sealer: Sealer,
     writer: Writer,
     background: Background,
     console: Console,
@@ -139,8 +138,8 @@ impl EventLoop {
     /// # Errors
     /// The machine has no thread, file or memory to give.
     pub fn new(parts: Parts) -> Result<Self, ServerError> {
-        let Parts { hub, clock, mut listener, authenticator, reload, read_lines, archive_through, writer, on_durable } =
-            parts;
+        let Parts { hub, clock, mut listener, authenticator, reload, tls, reload_tls, .. } = parts;
+        let Parts { read_lines, archive_through, writer, on_durable, .. } = parts;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -160,6 +159,9 @@ impl EventLoop {
             buffer: vec![0; limits::READ_BYTES_PER_TURN].into_boxed_slice(),
             authenticator,
             reload,
+            tls,
+            reload_tls,
+            sealer: Sealer::default(),
             writer,
             background,
             console: Console::spawn(limits::CONSOLE_BYTES_MAX),
@@ -205,6 +207,7 @@ impl EventLoop {
                     RELOAD => {
                         drain(&mut self.signals.reload);
                         self.read_accounts_again(now);
+                        self.read_certificate_again();
                     }
                     Token(token) => self.note_readiness(token - FIRST_CONNECTION, event),
                 }
@@ -278,15 +281,7 @@ impl EventLoop {
                     if self.sockets.len() <= place {
                         self.sockets.resize_with(place + 1, || None);
                     }
-                    self.sockets[place] = Some(Socket {
-                        stream,
-                        key,
-                        is_readable: false,
-                        is_read_closed: false,
-                        is_writable: true,
-                        is_queued: false,
-                        is_shut: false,
-                    });
+                    self.sockets[place] = Some(Socket::new(stream, key));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_again = None;
@@ -319,26 +314,22 @@ impl EventLoop {
 
     fn read(&mut self, key: ConnectionKey, now: Now) {
         let Some(socket) = self.sockets.get_mut(key.place as usize).and_then(Option::as_mut) else { return };
-        match socket.stream.read(&mut self.buffer) {
-            Ok(0) => {
-                socket.is_readable = false;
-                self.hub.handle_input_end(key, now);
-            }
-            Ok(count) => {
-                // A read that does not fill the buffer has emptied the socket, unless its end is behind it.
-                socket.is_readable = count == self.buffer.len() || socket.is_read_closed;
-                if socket.is_readable && !socket.is_queued {
-                    socket.is_queued = true;
-                    self.ready.push(key);
-                }
-                self.hub.handle_bytes(key, &self.buffer[..count], now);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_readable = false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                socket.is_queued = true;
-                self.ready.push(key);
-            }
-            Err(_) => self.forget(key, now),
+        let hub = &mut self.hub;
+        let received = socket.read(&mut self.buffer, &self.tls, |bytes| hub.handle_bytes(key, bytes, now));
+        if socket.is_readable && !socket.is_queued {
+            socket.is_queued = true;
+            self.ready.push(key);
+        }
+        let has_unsent = socket.has_unsent();
+        match received {
+            Ok(Received::Bytes) => {}
+            Ok(Received::Hello) => self.hub.handle_encrypted(key),
+            Ok(Received::End) => self.hub.handle_input_end(key, now),
+            Err(_) => return self.forget(key, now),
+        }
+        if has_unsent {
+            // The server's part of a handshake.
+            self.write(key, now);
         }
     }
 
@@ -415,24 +406,20 @@ impl EventLoop {
         if socket.key != key {
             return;
         }
-        while socket.is_writable && self.hub.output_bytes(key) > 0 {
-            match write_slices(&mut socket.stream, self.hub.output(key)) {
-                Ok((count, offered)) => {
-                    socket.is_writable = count == offered;
-                    self.hub.handle_sent(key, count, now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        while socket.is_writable && (socket.has_unsent() || self.hub.output_bytes(key) > 0) {
+            match socket.write(self.hub.output(key), &mut self.sealer) {
+                Ok(Some(count)) => self.hub.handle_sent(key, count, now),
+                Ok(None) => break,
                 Err(_) => return self.forget(key, now),
             }
         }
-        if !socket.is_writable {
+        if self.hub.output_bytes(key) > 0 {
             self.hub.handle_blocked(key);
         }
-        if self.hub.is_closing(key) && self.hub.output_bytes(key) == 0 && !socket.is_shut {
-            socket.is_shut = true;
-            // From here the client's bytes are drained, so that the last line arrives in spite of them.
-            if socket.stream.shutdown(std::net::Shutdown::Write).is_err() {
+        let is_done = self.hub.output_bytes(key) == 0 || socket.is_handshaking();
+        if is_done && self.hub.is_closing(key) {
+            let ended = socket.end_output();
+            if ended.is_err() || (socket.is_shut() && self.hub.has_input_ended(key)) {
                 self.forget(key, now);
             }
         }
@@ -469,7 +456,8 @@ impl EventLoop {
 
     fn has_stopped(&self, now: Now) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
-        self.hub.is_quiet() || (stop_by <= now.tick && self.hub.durable_seq() == self.hub.state().seq)
+        let is_quiet = self.hub.is_quiet() && !self.sockets.iter().flatten().any(Socket::has_unsent);
+        is_quiet || (stop_by <= now.tick && self.hub.durable_seq() == self.hub.state().seq)
     }
 
     fn read_accounts_again(&mut self, now: Now) {
@@ -482,18 +470,11 @@ impl EventLoop {
             Err(error) => eprintln!("messenger: {error}; the old credentials stay in force"),
         }
     }
-}
-
-/// Writes slices, as far as the stream takes them and as many as one call is given; gives how many bytes it took, and of how
-/// many.
-fn write_slices<'a>(stream: &mut TcpStream, slices: impl Iterator<Item = &'a [u8]>) -> io::Result<(usize, usize)> {
-    let mut call = [IoSlice::new(&[]); SLICES_PER_WRITE];
-    let (mut count, mut bytes) = (0, 0);
-    for (place, slice) in call.iter_mut().zip(slices) {
-        *place = IoSlice::new(slice);
-        count += 1;
-        bytes += slice.len();
+    fn read_certificate_again(&mut self) {
+        match (self.reload_tls)() {
+            // Connections that are there go on with what they began with.
+            Ok(tls) => self.tls = tls,
+            Err(error) => eprintln!("messenger: {error}; the old certificate stays in force"),
+        }
     }
-    let taken = if count == 1 { stream.write(&call[0]) } else { stream.write_vectored(&call[..count]) };
-    Ok((taken?, bytes))
 }

@@ -252,6 +252,13 @@ impl Hub {
         key
     }
 
+    /// A connection has begun a TLS handshake: whatever comes from it was encrypted.
+    pub fn handle_encrypted(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key) {
+            connection.is_encrypted = true;
+        }
+    }
+
     /// Bytes came from a client.
     pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
         let Some(connection) = self.connection_mut(key) else { return };
@@ -270,7 +277,7 @@ impl Hub {
         let Some(connection) = self.connection_mut(key) else { return };
         connection.input_ended = true;
         if connection.is_closing() {
-            self.drop_if_done(key);
+            self.touch(key);
         } else {
             self.process(key, now);
         }
@@ -334,6 +341,11 @@ impl Hub {
     /// Whether a connection has to read, or to catch up, before more is taken from it. One that is gone is not.
     pub(super) fn is_full(&self, key: ConnectionKey) -> bool {
         self.connection(key).is_some_and(|connection| connection.is_full(&self.outgoing.shared))
+    }
+
+    /// Whether the client has ended its side. Once ours is ended, too, the socket is of no more use.
+    pub fn has_input_ended(&self, key: ConnectionKey) -> bool {
+        self.connection(key).is_none_or(|connection| connection.input_ended)
     }
 
     /// Whether a connection is at its end: once its output is written, its socket is shut down for writing.

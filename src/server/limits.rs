@@ -24,6 +24,11 @@ pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;
 pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
 /// Bytes read from a socket in one turn.
 pub const READ_BYTES_PER_TURN: usize = 64 << 10;
+/// Bytes of TLS records that are kept until the rest of them comes: one record (RFC 8446, section 5.2) and some.
+pub const TLS_UNREAD_BYTES_MAX: usize = 18 << 10;
+/// Bytes of output that are encrypted at once: one record (RFC 8446, section 5.1). What of them a socket does not take is
+/// kept beside the output.
+pub const TLS_RECORD_BYTES_MAX: usize = 16 << 10;
 /// Bytes of an open batch above which no socket is read until the disk has caught up.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Deliveries of an open batch above which no socket is read until the disk has caught up.

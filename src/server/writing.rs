@@ -1,7 +1,7 @@
 //! Writing: which sockets the shell is to look at, in which order, and what it is to write to each.
 
-use super::connection::{Connection, ConnectionKey, Now, Touched};
-use super::hub::{Hub, Output};
+use super::connection::{ConnectionKey, Now, Touched};
+use super::hub::Hub;
 use super::limits::ANSWERS_FIRST_MAX;
 
 impl Hub {
@@ -45,7 +45,6 @@ impl Hub {
         let Some((connection, _, outgoing)) = self.connection_beside(key) else { return };
         let was_full = connection.is_full(&outgoing.shared);
         connection.sent(count, now.tick, outgoing);
-        self.drop_if_done(key);
         self.catch_up(key, now);
         if was_full && !self.is_full(key) {
             self.process(key, now);
@@ -56,14 +55,6 @@ impl Hub {
     pub fn handle_blocked(&mut self, key: ConnectionKey) {
         if let Some((connection, _, outgoing)) = self.connection_beside(key) {
             connection.keep(outgoing);
-        }
-    }
-
-    /// Drops a connection that both sides have ended, once all that it was told is sent.
-    pub(super) fn drop_if_done(&mut self, key: ConnectionKey) {
-        let has_ended = |connection: &Connection| connection.is_closing() && connection.input_ended;
-        if self.connection(key).is_some_and(has_ended) && self.output_bytes(key) == 0 {
-            self.outputs.push_back(Output::Drop(key));
         }
     }
 

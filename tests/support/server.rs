@@ -17,6 +17,9 @@ use tempfile::TempDir;
 pub const USERS: [&str; 5] = ["yoda", "obiwan", "han", "leia", "luke"];
 pub const PASSWORD: &str = "secret";
 
+/// How the line of its key begins that a server says at each start.
+const KEY_NOTICE: &str = "messenger: the TLS key's fingerprint is ";
+
 /// After this long without a line a test has failed: nothing is ever waited for by it.
 const HANG: Duration = Duration::from_secs(20);
 
@@ -121,8 +124,17 @@ impl Server {
         std::fs::read_to_string(self.data().join(name)).unwrap()
     }
 
-    /// What the server has said on standard error so far, over all its starts.
+    /// What the server has said on standard error so far, over all its starts; that it has a key is no news.
     pub fn errors(&self) -> String {
+        self.said().split_inclusive('\n').filter(|line| !line.starts_with(KEY_NOTICE)).collect()
+    }
+
+    /// The fingerprint of its key, as it said at its start.
+    pub fn fingerprint(&self) -> String {
+        self.said().lines().find_map(|line| line.strip_prefix(KEY_NOTICE)).unwrap().to_owned()
+    }
+
+    fn said(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("errors.txt")).unwrap()
     }
 

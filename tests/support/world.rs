@@ -198,6 +198,11 @@ impl World {
         self.settle();
     }
 
+    /// Has the shell say that what comes from a client was encrypted.
+    pub fn encrypt(&mut self, key: ConnectionKey) {
+        self.hub.handle_encrypted(key);
+    }
+
     pub fn end_input(&mut self, key: ConnectionKey) {
         self.hub.handle_input_end(key, self.now());
         self.settle();
@@ -445,6 +450,10 @@ impl World {
             client.writes += usize::from(count > 0);
             client.room = client.room.map(|room| room - count);
             client.is_shut = count == unsent && self.hub.is_closing(key);
+            if client.is_shut && self.hub.has_input_ended(key) {
+                client.is_dropped = true;
+                return self.hub.handle_disconnected(key, now);
+            }
             if count == 0 {
                 return self.hub.handle_blocked(key);
             }

@@ -1,0 +1,111 @@
+//! The keys of servers that were seen first, as `ssh` keeps those of its hosts: a line `HOST:PORT FINGERPRINT` each.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::state::{make_directory, open_private, write_anew};
+use crate::protocol::Fingerprint;
+
+const FILE: &str = "known_servers";
+
+/// The file of known keys in the directory for the state of all messengers.
+#[derive(Debug)]
+pub struct KnownServers {
+    directory: PathBuf,
+}
+
+impl KnownServers {
+    /// That of a directory; nothing is made before the first key is kept.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Where they are kept.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+
+    /// The key known of a server.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no fingerprint in the server's line: nothing is trusted instead.
+    pub fn get(&self, server: &str) -> io::Result<Option<Fingerprint>> {
+        let text = self.read()?;
+        let Some(line) = text.lines().find(|line| is_of(line, server)) else { return Ok(None) };
+        let written = line.split_whitespace().nth(1).unwrap_or_default();
+        written.parse().map(Some).map_err(|error| io::Error::other(format!("the line of {server} is wrong: {error}")))
+    }
+
+    /// Keeps a server's key, in the place of any other, durably.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set(&self, server: &str, key: Fingerprint) -> io::Result<()> {
+        make_directory(&self.directory)?;
+        // Held until the end: another client must not lose a line of ours, nor we one of its.
+        let lock =
+            open_private().create(true).truncate(false).write(true).open(self.directory.join("known_servers.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let mut text: String =
+            self.read()?.lines().filter(|line| !is_of(line, server)).flat_map(|line| [line, "\n"]).collect();
+        text.push_str(&format!("{server} {key}\n"));
+        write_anew(&self.directory, FILE, text.as_bytes()).map(drop)
+    }
+
+    fn read(&self) -> io::Result<String> {
+        match fs::read_to_string(self.file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            other => other,
+        }
+    }
+}
+
+fn is_of(line: &str, server: &str) -> bool {
+    line.split_whitespace().next() == Some(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_kept_by_host_and_port_and_another_takes_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let known = KnownServers::new(&directory.path().join("new"));
+        let (one, other) = (Fingerprint::of(b"one"), Fingerprint::of(b"other"));
+        assert_eq!(known.get("chat:5000").unwrap(), None);
+        known.set("chat:5000", one).unwrap();
+        known.set("chat:50001", other).unwrap();
+        assert_eq!(known.get("chat:5000").unwrap(), Some(one));
+        known.set("chat:5000", other).unwrap();
+        assert_eq!(known.get("chat:5000").unwrap(), Some(other));
+        assert_eq!(known.get("chat:50001").unwrap(), Some(other));
+        assert_eq!(known.get("chat:500").unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_is_no_leave_to_trust_another_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let known = KnownServers::new(directory.path());
+        fs::write(known.file(), "chat:5000 dead\n").unwrap();
+        assert!(known.get("chat:5000").unwrap_err().to_string().contains("the line of chat:5000"));
+    }
+
+    #[test]
+    fn clients_that_start_at_once_lose_no_line() {
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let known = KnownServers::new(directory.path());
+                scope.spawn(move || known.set(&format!("chat:{number}"), Fingerprint::of(&[number])).unwrap());
+            }
+        });
+        let known = KnownServers::new(directory.path());
+        for number in 0..8 {
+            assert_eq!(known.get(&format!("chat:{number}")).unwrap(), Some(Fingerprint::of(&[number])));
+        }
+    }
+}
