@@ -140,3 +140,56 @@ fn a_client_that_has_ended_its_side_gets_its_last_lines_however_slowly_it_reads(
     assert_eq!(frames[0]["command"], "logout");
     assert!(world.is_closed(leia));
 }
+
+#[test]
+fn what_was_decided_before_a_logout_is_told_before_its_answer() {
+    let mut world = World::new();
+    let (han, leia) = (world.logged_in("han"), world.connect());
+    world.send(leia, "/login leia force\n");
+    let luke = world.logged_in("luke");
+    [leia, luke].into_iter().for_each(|key| drop(world.text(key)));
+    world.disk_is_slow = true;
+    let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    // The first is with the disk, the others wait for it.
+    world.send(han, command("/msgto han zero"));
+    world.send(han, command("/msgto leia one") + &command("/msgto luke two"));
+    world.send(leia, "/logout\n");
+    world.send(luke, command("/logout"));
+    world.send(han, command("/msgto leia three") + &command("/msgto luke four"));
+    world.disk_is_slow = false;
+    world.sync();
+    world.sync();
+    let told = world.text(leia);
+    assert!(told.lines().next().unwrap().contains("one") && told.lines().last().unwrap().starts_with("Bye"), "{told}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+    let frames = world.frames(luke);
+    let told: Vec<&str> = frames.iter().map(|frame| frame["text"].as_str().unwrap_or("answer")).collect();
+    assert_eq!(told, ["two", "answer"]);
+    // Nothing is lost, and nothing told again.
+    let leia = world.login("leia");
+    assert_eq!(texts(&world.frames(leia)[1..]), ["three"]);
+}
+
+#[test]
+fn what_many_are_told_at_once_is_written_before_more_is_made() {
+    const COMMANDS: usize = 2_000;
+    let mut world = World::new();
+    let keys: Vec<ConnectionKey> =
+        (0..32).map(|number| world.logged_in(["han", "leia", "luke", "yoda"][number % 4])).collect();
+    keys.iter().for_each(|key| drop(world.frames(*key)));
+    let command = |text: &str| format!("{}\n", json!({"type": "command", "text": text}));
+    world.disk_is_slow = true;
+    world.send(keys[0], command("/msgto han zero"));
+    // All their answers wait for that message to be durable.
+    keys[1..].iter().for_each(|key| world.send(*key, command("/help").repeat(COMMANDS)));
+    world.disk_is_slow = false;
+    world.sync();
+    let mut bytes = 0;
+    for key in &keys[1..] {
+        let told = world.text(*key);
+        assert_eq!(told.lines().filter(|line| line.contains("\"command\":\"help\"")).count(), COMMANDS);
+        bytes += told.len();
+    }
+    let limit = 3 * messenger::server::limits::BATCH_BYTES_MAX;
+    assert!(bytes > 2 * limit && world.most_output_bytes < limit, "{} of {bytes} bytes", world.most_output_bytes);
+}

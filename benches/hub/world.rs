@@ -116,7 +116,7 @@ impl World {
                 idle = false;
                 self.carry_out(output, now)?;
             }
-            while let Some(key) = self.hub.next_touched() {
+            while let Some(key) = self.hub.next_touched(true) {
                 idle = false;
                 let bytes = self.hub.output(key).map(<[u8]>::len).sum::<usize>();
                 if bytes > 0 {

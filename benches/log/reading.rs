@@ -112,7 +112,7 @@ pub fn catch_up(data: &Path, sessions: u64, behind: u64) -> anyhow::Result<u64> 
                 _ => {}
             }
         }
-        while let Some(key) = hub.next_touched() {
+        while let Some(key) = hub.next_touched(true) {
             let (count, last) = received.get_mut(&key).context("a connection")?;
             let told = hub.output(key).collect::<Vec<_>>().concat();
             for line in told.split(|byte| *byte == b'\n') {

@@ -172,7 +172,8 @@ fn resolve(host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(found.map_err(|error| Failure::error(Exit::CannotConnect, format!("cannot find {host}: {error}")))?.collect())
 }
 
-/// Whom to take for the server. Clear text goes to this machine only, unless that is wanted otherwise.
+/// Whom to take for the server. Clear text goes to this machine only, and where no key is known, unless that is wanted
+/// otherwise.
 fn trust(
     arguments: &ConnectArgs,
     server: &str,
@@ -180,16 +181,20 @@ fn trust(
     state_root: &Path,
 ) -> anyhow::Result<Option<Trust>> {
     let is_local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
-    if arguments.tls_fingerprint.is_none() && (is_local || arguments.insecure_cleartext) {
-        return Ok(None);
-    }
     let known = KnownServers::new(state_root);
     let file = known.file();
-    let trust = Trust::new(server, known, arguments.tls_fingerprint);
     let unusable = |error| {
         let why = format!("the known keys of servers in {} cannot be used: {error}", file.display());
         Failure::error(Exit::CannotConnect, why)
     };
+    if arguments.tls_fingerprint.is_none() {
+        // Whoever says that a server with a known key is on this machine may be lying.
+        let is_local = is_local && known.get(server).map_err(unusable)?.is_none();
+        if is_local || arguments.insecure_cleartext {
+            return Ok(None);
+        }
+    }
+    let trust = Trust::new(server, known, arguments.tls_fingerprint);
     Ok(Some(trust.map_err(unusable)?))
 }
 

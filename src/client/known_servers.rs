@@ -34,21 +34,38 @@ impl KnownServers {
     /// The file cannot be read, or has no fingerprint in the server's line: nothing is trusted instead.
     pub fn get(&self, server: &str) -> io::Result<Option<Fingerprint>> {
         let text = self.read()?;
+        let server = &canonical(server);
         let Some(line) = text.lines().find(|line| is_of(line, server)) else { return Ok(None) };
         let written = line.split_whitespace().nth(1).unwrap_or_default();
         written.parse().map(Some).map_err(|error| io::Error::other(format!("the line of {server} is wrong: {error}")))
     }
 
-    /// Keeps a server's key, in the place of any other, durably.
+    /// Keeps a server's key, durably. It takes the place of `before`, which was known, or of any other where the user
+    /// vouches for it.
     ///
     /// # Errors
-    /// The disk fails.
-    pub fn set(&self, server: &str, key: Fingerprint) -> io::Result<()> {
+    /// The disk fails, or another key has been kept since `before` was read.
+    pub fn set(
+        &self,
+        server: &str,
+        key: Fingerprint,
+        before: Option<Fingerprint>,
+        is_vouched_for: bool,
+    ) -> io::Result<()> {
+        let server = &canonical(server);
         make_directory(&self.directory)?;
         // Held until the end: another client must not lose a line of ours, nor we one of its.
         let lock =
             open_private().create(true).truncate(false).write(true).open(self.directory.join("known_servers.lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
+        let found = self.get(server);
+        if !is_vouched_for && !matches!(&found, Ok(found) if *found == before || *found == Some(key)) {
+            return Err(found.err().unwrap_or_else(|| {
+                io::Error::other(format!(
+                    "another client has kept another key of {server} meanwhile: somebody may be answering in its place"
+                ))
+            }));
+        }
         let mut text: String =
             self.read()?.lines().filter(|line| !is_of(line, server)).flat_map(|line| [line, "\n"]).collect();
         text.push_str(&format!("{server} {key}\n"));
@@ -61,6 +78,12 @@ impl KnownServers {
             other => other,
         }
     }
+}
+
+/// A server as its line has it: names do not differ by case, or by the dot that ends them.
+fn canonical(server: &str) -> String {
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    format!("{}:{port}", host.to_ascii_lowercase().trim_end_matches('.'))
 }
 
 fn is_of(line: &str, server: &str) -> bool {
@@ -77,10 +100,19 @@ mod tests {
         let known = KnownServers::new(&directory.path().join("new"));
         let (one, other) = (Fingerprint::of(b"one"), Fingerprint::of(b"other"));
         assert_eq!(known.get("chat:5000").unwrap(), None);
-        known.set("chat:5000", one).unwrap();
-        known.set("chat:50001", other).unwrap();
+        known.set("chat:5000", one, None, false).unwrap();
+        known.set("chat:50001", other, None, false).unwrap();
+        for name in ["chat:5000", "Chat:5000", "chat.:5000"] {
+            assert_eq!(known.get(name).unwrap(), Some(one));
+        }
+        // Somebody who saw none when this one was not there yet.
+        assert!(known.set("CHAT:5000", other, None, false).is_err());
+        known.set("chat:5000", one, None, false).unwrap();
         assert_eq!(known.get("chat:5000").unwrap(), Some(one));
-        known.set("chat:5000", other).unwrap();
+        known.set("chat:5000", other, Some(one), false).unwrap();
+        assert_eq!(known.get("chat:5000").unwrap(), Some(other));
+        known.set("chat:5000", one, None, true).unwrap();
+        known.set("chat:5000", other, None, true).unwrap();
         assert_eq!(known.get("chat:5000").unwrap(), Some(other));
         assert_eq!(known.get("chat:50001").unwrap(), Some(other));
         assert_eq!(known.get("chat:500").unwrap(), None);
@@ -100,7 +132,9 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let known = KnownServers::new(directory.path());
-                scope.spawn(move || known.set(&format!("chat:{number}"), Fingerprint::of(&[number])).unwrap());
+                scope.spawn(move || {
+                    known.set(&format!("chat:{number}"), Fingerprint::of(&[number]), None, false).unwrap()
+                });
             }
         });
         let known = KnownServers::new(directory.path());

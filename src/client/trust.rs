@@ -89,8 +89,8 @@ impl Trust {
         if self.pinned == Some(shown) {
             return Ok(None);
         }
-        self.known.set(&self.server, shown)?;
         let was_told = self.demanded.is_some();
+        self.known.set(&self.server, shown, self.pinned, was_told)?;
         let before = self.pinned.replace(shown);
         let file = self.known.file();
         Ok(match (was_told, before) {

@@ -183,7 +183,7 @@ impl CertificateFiles {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(9999, 12, 31);
         let certificate = params.self_signed(&key).map_err(refused(&self.certificate))?;
-        write_anew(&self.certificate, certificate.pem().as_bytes(), 0o644)
+        write_anew(&self.certificate, certificate.pem().as_bytes(), 0o600)
     }
 }
 

@@ -108,7 +108,10 @@ pub(super) enum Phase {
     /// A user is there.
     LoggedIn(LoggedIn),
     /// The session is over; what it was told last waits for the disk.
-    Ended,
+    Ended {
+        /// The place of its user in the state, where it was fed live: it is still told what was decided before its end.
+        live: Option<u32>,
+    },
     /// What is in the output is still sent, nothing more is taken.
     Closing {
         /// When the socket is dropped, read or not.
@@ -201,7 +204,7 @@ impl Connection {
 
     /// Whether nothing the client says matters any more.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Ended | Phase::Closing { .. })
+        matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -257,7 +260,12 @@ impl Connection {
 
     /// What somebody who speaks the plain dialect is told of an event.
     fn sentence(&self, line: &[u8], state: &State) -> Option<String> {
-        let (viewer, _) = state.users.get_index(self.logged_in()?.user as usize)?;
+        let user = match &self.phase {
+            Phase::LoggedIn(logged_in) => logged_in.user,
+            Phase::Ended { live } => (*live)?,
+            _ => return None,
+        };
+        let (viewer, _) = state.users.get_index(user as usize)?;
         let record = Event::decode(line.trim_ascii_end()).ok()?;
         Some(sentence::event(&record, *viewer, Timestamp::to_local_words) + "\n")
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{LogoutReason, Refusal};
 
-use super::connection::{ConnectionKey, Dialect, Now, Phase};
+use super::connection::{ConnectionKey, Dialect, Now, Phase, Touched};
 use super::hub::{Hub, Output};
 use super::limits;
 
@@ -25,7 +25,7 @@ impl Hub {
         }
         self.lapse_transfers(now);
         if self.shrink_at.is_some_and(|due| due <= now.tick) {
-            self.shrink_batches();
+            self.shrink_batches(now.tick);
         }
     }
 
@@ -40,10 +40,12 @@ impl Hub {
         let Some(connection) = self.connection_mut(key) else { return };
         let idle_since = connection.last_life;
         match &connection.phase {
-            Phase::Closing { deadline } if *deadline <= now.tick => self.outputs.push_back(Output::Drop(key)),
+            Phase::Closing { deadline } if *deadline <= now.tick && connection.touched == Touched::Not => {
+                self.outputs.push_back(Output::Drop(key));
+            }
             Phase::Closing { deadline } => {
-                let deadline = *deadline;
-                self.schedule(key, deadline);
+                let due = (*deadline).max(now.tick + Duration::from_millis(limits::DRAIN_AGAIN_MS));
+                self.schedule(key, due);
             }
             _ if connection.throttled_until.is_some_and(|until| until <= now.tick) => {
                 connection.throttled_until = None;
@@ -55,7 +57,7 @@ impl Hub {
                 self.close_with(key, &Refusal::NotLoggedIn);
             }
             Phase::Greeting { .. } => self.schedule_next(key, now),
-            Phase::Ended => {}
+            Phase::Ended { .. } => {}
             Phase::LoggedIn(_) => self.handle_silence(key, now.tick.saturating_duration_since(idle_since), now),
         }
     }
@@ -85,7 +87,7 @@ impl Hub {
         let after_silence = |ms| connection.last_life + Duration::from_millis(ms);
         let due = match &connection.phase {
             Phase::Greeting { deadline } | Phase::Closing { deadline } => *deadline,
-            Phase::Ended => return,
+            Phase::Ended { .. } => return,
             Phase::LoggedIn(_) if connection.pinged => after_silence(limits::IDLE_CLOSE_MS),
             Phase::LoggedIn(_) => after_silence(limits::IDLE_PING_MS),
         };

@@ -1,14 +1,14 @@
 //! Telling: every event and answer waits in the batch of what it was decided on, and goes out when that is durable.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::chat::{Event, Refusal, Seq};
 use crate::clock::Timestamp;
 use crate::names::UserName;
 use crate::protocol::{Answer, ErrorAnswer, Id, ServerFrame, ShortAnswer, sentence};
 
-use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now};
+use super::connection::{Connection, ConnectionKey, Dialect, Feed, Now, Phase};
 use super::hub::{Hub, Output};
 use super::limits;
 use super::pending::{Delivery, Pending};
@@ -212,8 +212,8 @@ impl Hub {
             return;
         }
         if !self.open.has_events() {
-            // What is delivered may tell more; it is delivered in the same turn.
-            while !self.open.deliveries.is_empty() {
+            // What is delivered may tell more; it is delivered in the same turn, once there is room for it.
+            while !self.open.deliveries.is_empty() && !self.is_output_full() {
                 let pending = self.take_open();
                 self.release(pending, now);
                 self.take_up_held(now);
@@ -333,11 +333,15 @@ impl Hub {
     }
 
     /// Gives back what batches have grown to.
-    pub(super) fn shrink_batches(&mut self) {
+    pub(super) fn shrink_batches(&mut self, now: Instant) {
         self.shrink_at = None;
         self.spare_batch.shrink();
         self.open.shrink();
         self.outgoing.shared.shrink();
+        if self.outgoing.shared.is_large() {
+            // Something in it is still to be sent.
+            self.shrink_at = Some(now + Duration::from_millis(limits::SPARE_BATCH_MS));
+        }
     }
 
     fn deliver_event(&mut self, to: ConnectionKey, seq: Seq, line: Range<usize>) {
@@ -345,7 +349,15 @@ impl Hub {
         // Room is left for the answer that is being made.
         let bytes_max = if connection.busy { limits::OUTPUT_COMMAND_BYTES_MAX } else { limits::OUTPUT_BYTES_MAX };
         let full = connection.output_bytes(&outgoing.shared) >= bytes_max;
-        let Some(logged_in) = connection.logged_in_mut() else { return };
+        let logged_in = match &mut connection.phase {
+            Phase::LoggedIn(logged_in) => logged_in,
+            // It was decided before the session ended: what comes later is told to others.
+            Phase::Ended { live: Some(_) } if !full => {
+                connection.tell_event(line, state, outgoing);
+                return self.touch(to);
+            }
+            _ => return,
+        };
         if logged_in.feed != Feed::Live {
             // The log has it, and a session that is catching up gets it from there.
             return;

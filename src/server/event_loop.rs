@@ -47,6 +47,8 @@ const ACCEPTS_PER_TURN: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets written to in one turn, unless what is to be written takes much memory. A write takes some ten microseconds.
 const WRITES_PER_TURN: usize = 32;
+/// How many of them are of those who have waited longest, whoever has an answer.
+const TOLD_PER_TURN: usize = 8;
 /// How long a stop waits for clients to read their last lines.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -301,15 +303,22 @@ impl EventLoop {
     /// places.
     fn read_ready(&mut self, now: Now) {
         let mut ready = std::mem::take(&mut self.ready).into_iter();
+        let mut handshakes_left = limits::HANDSHAKES_PER_TURN;
+        let mut postponed = Vec::new();
         while !self.hub.is_overloaded() {
             let Some(key) = ready.next() else { break };
             let Some(socket) = self.socket_mut(key) else { continue };
+            if handshakes_left == 0 && socket.may_shake_hands() {
+                postponed.push(key);
+                continue;
+            }
+            handshakes_left = handshakes_left.saturating_sub(usize::from(socket.is_handshaking()));
             socket.is_queued = false;
             if self.hub.wants_bytes(key) {
                 self.read(key, now);
             }
         }
-        self.ready.splice(..0, ready);
+        self.ready.splice(..0, postponed.into_iter().chain(ready));
     }
 
     fn read(&mut self, key: ConnectionKey, now: Now) {
@@ -360,7 +369,7 @@ impl EventLoop {
                 self.carry_out_one(output, now);
             }
             while writes_left > 0 || self.hub.is_output_full() {
-                let Some(key) = self.hub.next_touched() else { break };
+                let Some(key) = self.hub.next_touched(writes_left > TOLD_PER_TURN) else { break };
                 // What was written may have made room for more to be asked for and told.
                 idle = false;
                 writes_left = writes_left.saturating_sub(usize::from(self.hub.output_bytes(key) > 0));

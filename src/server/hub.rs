@@ -19,7 +19,7 @@ use crate::names::{TransferId, UserName};
 use crate::protocol::LineCutter;
 
 use super::archive::Older;
-use super::connection::{Connection, ConnectionKey, Feed, Now, Outgoing, Phase};
+use super::connection::{Connection, ConnectionKey, Feed, LoggedIn, Now, Outgoing, Phase};
 use super::feed::HistoryQuery;
 use super::index::Index;
 use super::introductions::Introductions;
@@ -353,7 +353,8 @@ impl Hub {
         self.connection(key).is_none_or(Connection::is_closing)
     }
 
-    /// Whether bytes of a connection are welcome now. Where not, it is touched again when they are.
+    /// Whether bytes of a connection are welcome, once the hub is not overloaded. Where not, it is touched again when they
+    /// are.
     pub fn wants_bytes(&self, key: ConnectionKey) -> bool {
         let Some(connection) = self.connection(key) else { return false };
         if connection.is_closing() {
@@ -363,7 +364,6 @@ impl Hub {
             && connection.throttled_until.is_none()
             && !connection.input_ended
             && !connection.is_full(&self.outgoing.shared)
-            && !self.is_overloaded()
     }
 
     /// Whether as much waits for the disk as may.
@@ -412,12 +412,13 @@ impl Hub {
     /// Takes a connection out of everything that speaks to a session, without a record.
     pub(super) fn leave(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connection_mut(key) else { return };
-        let Some(user) = connection.logged_in().map(|logged_in| logged_in.user as usize) else { return };
-        connection.phase = Phase::Ended;
+        let Some(LoggedIn { user, feed, .. }) = connection.logged_in() else { return };
+        let user = *user;
+        connection.phase = Phase::Ended { live: (*feed == Feed::Live).then_some(user) };
         connection.busy = true;
         self.session_count -= 1;
         self.watchers.remove(&key);
-        self.present.remove(user, key);
+        self.present.remove(user as usize, key);
     }
 
     /// Says why, and closes. A session is ended before.
@@ -429,7 +430,9 @@ impl Hub {
     /// Closes once everything said before has been durable and written.
     pub(super) fn close(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connection_mut(key) {
-            connection.phase = Phase::Ended;
+            if !matches!(connection.phase, Phase::Ended { .. }) {
+                connection.phase = Phase::Ended { live: None };
+            }
             connection.busy = true;
             self.then_close(key);
         }

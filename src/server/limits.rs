@@ -16,6 +16,8 @@ pub const SPARE_BATCH_BYTES_MAX: usize = 8 << 10;
 pub const SPARE_BATCH_MS: u64 = 1_000;
 /// Bytes of durable batches that connections are told of and not sent, above which all are written to.
 pub const SHARED_BYTES_MAX: usize = 256 << 10;
+/// The same of pieces of them, 16 bytes each: of a message to a group each member has one.
+pub const SHARED_PIECES_MAX: usize = 1 << 19;
 /// Connections that wait to be written to, above which one with an answer waits as they do.
 pub const ANSWERS_FIRST_MAX: usize = 256;
 /// Connections of the members of groups that are remembered for the next message to the group.
@@ -24,6 +26,8 @@ pub const AUDIENCES_KEYS_MAX: usize = 64 << 10;
 pub const OUTPUT_RESUME_BYTES: usize = 128 << 10;
 /// Bytes read from a socket in one turn.
 pub const READ_BYTES_PER_TURN: usize = 64 << 10;
+/// Handshakes of TLS that are gone on with in one turn: each takes some hundred microseconds.
+pub const HANDSHAKES_PER_TURN: usize = 8;
 /// Bytes of TLS records that are kept until the rest of them comes: one record (RFC 8446, section 5.2) and some.
 pub const TLS_UNREAD_BYTES_MAX: usize = 18 << 10;
 /// Bytes of output that are encrypted at once: one record (RFC 8446, section 5.1). What of them a socket does not take is
@@ -52,6 +56,8 @@ pub const IDLE_PING_MS: u64 = 90_000;
 pub const IDLE_CLOSE_MS: u64 = 120_000;
 /// How long a connection that is being closed may take to read what was sent, in milliseconds.
 pub const DRAIN_MS: u64 = 2_000;
+/// How long it is waited again where a connection's last bytes have not been offered to its socket by then.
+pub const DRAIN_AGAIN_MS: u64 = 100;
 /// How long an offer waits for an answer, in milliseconds.
 pub const OFFER_MS: u64 = 600_000;
 /// How long a transfer waits for its receiver's client to come back after its session broke, in milliseconds.

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use super::limits::SHARED_BYTES_MAX;
+use super::limits::{SHARED_BYTES_MAX, SHARED_PIECES_MAX};
 use super::spare::{is_large, shrink};
 
 /// Which bytes of a batch.
@@ -69,7 +69,8 @@ impl Shared {
 
     /// Whether so much is in it that all should be sent now, and the memory used again.
     pub(super) fn is_full(&self) -> bool {
-        self.unsent_count > 0 && self.lines.len() + self.notes.len() > SHARED_BYTES_MAX
+        let is_much = self.lines.len() + self.notes.len() > SHARED_BYTES_MAX || self.pieces.len() > SHARED_PIECES_MAX;
+        self.unsent_count > 0 && is_much
     }
 
     /// Tells a connection these bytes of the batch, behind what it is told already.

@@ -116,6 +116,11 @@ impl Socket {
         self.tls.as_ref().is_some_and(|session| session.is_handshaking())
     }
 
+    /// Whether what comes next may be a part of a handshake.
+    pub(super) fn may_shake_hands(&self) -> bool {
+        !self.has_begun || self.is_handshaking()
+    }
+
     /// Whether our side has ended.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut

@@ -53,7 +53,11 @@ impl TokenFile {
         let opened = open_to_append(&path).and_then(|file| Ok((file, fold(&path, tokens, has_account, now)?)));
         let (mut file, found) = match opened {
             Ok((file, found)) => (Ok(file), found),
-            Err(error) => (Err(error.to_string()), Found::default()),
+            Err(error) => {
+                // What was read so far may have been ended by what was not.
+                *tokens = Tokens::default();
+                (Err(error.to_string()), Found::default())
+            }
         };
         if let Err(error) = &file {
             notices.push(format!(

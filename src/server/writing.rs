@@ -1,18 +1,25 @@
 //! Writing: which sockets the shell is to look at, in which order, and what it is to write to each.
 
+use std::collections::VecDeque;
+
 use super::connection::{ConnectionKey, Now, Touched};
 use super::hub::Hub;
 use super::limits::ANSWERS_FIRST_MAX;
 
 impl Hub {
-    /// A connection with bytes to be written or with a changed wish to read: those with an answer mostly come first, and
-    /// otherwise those that have waited longest. What its socket does not take is owed to [`Hub::handle_blocked`].
-    pub fn next_touched(&mut self) -> Option<ConnectionKey> {
+    /// A connection with bytes to be written or with a changed wish to read: one with an answer or one without, whichever is
+    /// to come first, that has waited longest. What its socket does not take is owed to [`Hub::handle_blocked`].
+    pub fn next_touched(&mut self, answers_first: bool) -> Option<ConnectionKey> {
         loop {
-            let (key, touched) = match self.answered.pop_front() {
-                Some(key) => (key, Touched::Answered),
-                None => (self.touched.pop_front()?, Touched::Told),
+            let queues = [(&mut self.answered, Touched::Answered), (&mut self.touched, Touched::Told)];
+            let [first, second] = if answers_first {
+                queues
+            } else {
+                let [answered, told] = queues;
+                [told, answered]
             };
+            let take = |(queue, touched): (&mut VecDeque<ConnectionKey>, Touched)| Some((queue.pop_front()?, touched));
+            let (key, touched) = take(first).or_else(|| take(second))?;
             if let Some(connection) = self.connection_mut(key).filter(|connection| connection.touched == touched) {
                 connection.touched = Touched::Not;
                 return Some(key);
@@ -101,7 +108,7 @@ mod tests {
             if let Some(first) = others.first() {
                 hub.touch_answered(*first);
             }
-            let mut order: Vec<ConnectionKey> = std::iter::from_fn(|| hub.next_touched()).collect();
+            let mut order: Vec<ConnectionKey> = std::iter::from_fn(|| hub.next_touched(true)).collect();
             assert!(!hub.has_touched());
             let place = order.iter().position(|key| key == last).unwrap();
             assert_eq!(place, if waiting <= ANSWERS_FIRST_MAX { 0 } else { waiting }, "{waiting} wait");

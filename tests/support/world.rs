@@ -23,6 +23,8 @@ pub struct World {
     pub console: String,
     /// Whether batches stay with the disk until [`World::sync`].
     pub disk_is_slow: bool,
+    /// The most bytes that clients were told and not sent at any time.
+    pub most_output_bytes: usize,
     /// Sockets written to in a turn.
     pub writes_per_turn: usize,
     /// Whether the disk gives no lines back.
@@ -114,6 +116,7 @@ impl World {
             console: String::new(),
             disk_is_slow: false,
             writes_per_turn: usize::MAX,
+            most_output_bytes: 0,
             reads_fail: false,
             has_failed: false,
             archivist_is_slow: false,
@@ -348,8 +351,10 @@ impl World {
                 idle = false;
                 self.carry_out(output);
             }
+            let output_bytes = self.clients.keys().map(|key| self.hub.output_bytes(*key)).sum();
+            self.most_output_bytes = self.most_output_bytes.max(output_bytes);
             while writes_left > 0 || self.hub.is_output_full() {
-                let Some(key) = self.hub.next_touched() else { break };
+                let Some(key) = self.hub.next_touched(writes_left % 2 == 1) else { break };
                 idle = false;
                 writes_left = writes_left.saturating_sub(1);
                 self.flush(key);
