@@ -148,8 +148,11 @@ fn a_fingerprint_that_is_asked_for_is_that_of_the_key_or_of_the_certificate() {
     let wrong = "ab".repeat(32);
     let done = home.connect("127.0.0.1", port, &["--tls-fingerprint", &wrong]);
     assert_refused(&done, &[&wrong, &fingerprint, "--tls-fingerprint"]);
-    // Clear text, as ever.
+    // From now on it is asked for its key, for a name may be led to this machine: clear text is for who knows none.
     assert_served(&home.connect("127.0.0.1", port, &[]));
+    fs::write(home.known_servers(), format!("127.0.0.1:{port} {wrong}\n")).unwrap();
+    assert_refused(&home.connect("127.0.0.1", port, &[]), &[&wrong, &fingerprint]);
+    assert_served(&Home::new().connect("127.0.0.1", port, &[]));
     for options in [["--tls-fingerprint", "abc"].as_slice(), &["--tls-fingerprint", &wrong, "--insecure-cleartext"]] {
         assert_eq!(home.connect("127.0.0.1", port, options).code, 2);
     }

@@ -133,7 +133,7 @@ mod tests {
             for number in 0..8 {
                 let known = KnownServers::new(directory.path());
                 scope.spawn(move || {
-                    known.set(&format!("chat:{number}"), Fingerprint::of(&[number]), None, false).unwrap()
+                    known.set(&format!("chat:{number}"), Fingerprint::of(&[number]), None, false).unwrap();
                 });
             }
         });
