@@ -275,6 +275,21 @@ fn a_certificate_is_read_again_on_sighup_and_the_old_one_stays_where_the_new_is_
 }
 
 #[test]
+fn a_certificate_of_the_server_s_own_that_is_gone_is_not_made_anew_on_sighup() {
+    let server = Server::start();
+    let kept = server.directory().join("kept.pem");
+    fs::copy(certificate(&server), &kept).unwrap();
+    fs::remove_dir_all(server.data().join("tls")).unwrap();
+    server.signal(Signal::HUP);
+    while !server.errors().contains("; the old certificate stays in force") {
+        std::thread::yield_now();
+    }
+    assert!(server.errors().contains("cert.pem"), "{}", server.errors());
+    assert!(!server.data().join("tls").exists());
+    TlsClient::connect(server.address, &kept).send("/users");
+}
+
+#[test]
 fn files_that_are_no_pair_of_certificate_and_key_are_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let [certificate, key] = make_certificate(directory.path(), "chat");

@@ -217,7 +217,7 @@ fn read_accounts(file: &Path, failures_max: u32) -> Result<(Credentials, Policy)
 }
 
 fn read_certificate(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError> {
-    let certificate = files.load()?;
+    let certificate = files.read()?;
     eprintln!("messenger: the certificate was read again; {}", key_notice(&certificate.fingerprint));
     Ok(certificate.config)
 }

@@ -1,7 +1,7 @@
 //! The keys of servers that were seen first, as `ssh` keeps those of its hosts: a line `HOST:PORT FINGERPRINT` each.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -10,6 +10,8 @@ use super::state::{make_directory, open_private, write_anew};
 use crate::protocol::Fingerprint;
 
 const FILE: &str = "known_servers";
+/// More than the keys of all servers that one person knows take, in bytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The file of known keys in the directory for the state of all messengers.
 #[derive(Debug)]
@@ -73,9 +75,15 @@ impl KnownServers {
     }
 
     fn read(&self) -> io::Result<String> {
-        match fs::read_to_string(self.file()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            other => other,
+        let mut text = String::new();
+        let read = || match fs::metadata(self.file())? {
+            // A pipe would be waited for.
+            found if !found.is_file() => Err(io::Error::other("it is no file")),
+            _ => File::open(self.file())?.take(FILE_BYTES_MAX).read_to_string(&mut text),
+        };
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text),
+            read => read.map(|_| text),
         }
     }
 }

@@ -90,9 +90,23 @@ impl Trust {
             return Ok(None);
         }
         let was_told = self.demanded.is_some();
-        self.known.set(&self.server, shown, self.pinned, was_told)?;
-        let before = self.pinned.replace(shown);
         let file = self.known.file();
+        match self.known.set(&self.server, shown, self.pinned, was_told) {
+            Ok(()) => {}
+            // It is the one that was asked for, known or not.
+            Err(error) if was_told => {
+                self.pinned = Some(shown);
+                return Ok(Some(format!(
+                    "The key of {} could not be kept in {}: {error}.",
+                    self.server,
+                    file.display()
+                )));
+            }
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", file.display())));
+            }
+        }
+        let before = self.pinned.replace(shown);
         Ok(match (was_told, before) {
             // The user knows it.
             (true, None) => None,

@@ -120,7 +120,11 @@ impl CertificateFiles {
         self.read()
     }
 
-    fn read(&self) -> Result<Certificate, CertificateError> {
+    /// Reads them again. None is made: whoever took them away did not ask for another key, which no client would know.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn read(&self) -> Result<Certificate, CertificateError> {
         let certificate = read_file(&self.certificate)?;
         let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| broken(&self.certificate, "certificate", &error))?;

@@ -1,8 +1,11 @@
 //! The file of who has an account, and the check of a password against it.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::eventlog::storage::open_file;
 use crate::names::{NameSet, UserName};
 
 /// Why a credentials file is not taken.
@@ -48,8 +51,10 @@ impl Credentials {
     /// # Errors
     /// What is wrong, on which line.
     pub fn read(path: &Path) -> Result<Self, CredentialsError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| CredentialsError::Unreadable { path: path.to_owned(), source })?;
+        let mut bytes = Vec::new();
+        open_file(OpenOptions::new().read(true), path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|source| CredentialsError::Unreadable { path: path.to_owned(), source })?;
         let text = String::from_utf8(bytes).map_err(|error| CredentialsError::BadLine {
             path: path.to_owned(),
             line: error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count(),

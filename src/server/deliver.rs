@@ -19,16 +19,18 @@ impl Hub {
     /// Applies decided events and puts them into the open batch, with what each receiver is to be told. The
     /// connection whose command made them gets none: its answer says it.
     pub(super) fn commit(&mut self, events: &[Event], origin: Option<ConnectionKey>, now: Now) {
-        let at = self.log_form.of(now.at);
+        // The log's times never fall, whatever the shell says.
+        let now_at = now.at.max(self.state.at);
+        let at = self.log_form.of(now_at);
         for event in events {
             let seq = self.state.seq + 1;
-            self.state.apply(seq, now.at, event);
+            self.state.apply(seq, now_at, event);
             self.index.add(&self.state, event);
             let pending = &mut self.open;
             if !pending.has_events() {
                 pending.first = seq;
             }
-            pending.at = now.at;
+            pending.at = now_at;
             let start = pending.lines.len();
             event.encode_at(seq, &at, &mut pending.lines);
             pending.lines.push(b'\n');
@@ -40,7 +42,7 @@ impl Hub {
                 logged_in.note_own(seq, durable_seq);
             }
             self.address(event, place, origin);
-            self.tell_operator(event, now.at);
+            self.tell_operator(event, now_at);
         }
     }
 
@@ -437,6 +439,24 @@ pub(super) mod tests {
         let policy = Policy { failures_max: 3, accounts: crate::names::NameSet::default() };
         let (state, index) = (State::default(), Index::new(Segment::new(1)));
         Hub::new(options, policy, state, index, String::new(), u64::MAX, start)
+    }
+
+    #[test]
+    fn times_do_not_fall_though_the_shell_s_do() {
+        let at = |ms| Now { at: Timestamp::from_ms(ms), tick: crate::clock::monotonic() };
+        let mut hub = hub(at(5_000));
+        for ms in [5_002, 5_001, 4_000, 5_003] {
+            hub.commit(&[Event::ServerStopped { version: String::new() }], None, at(ms));
+        }
+        let Some(Output::Archive(_)) = hub.poll_output(at(5_000)) else { panic!() };
+        let Some(Output::Append { lines, at, .. }) = hub.poll_output(at(5_000)) else { panic!() };
+        let times: Vec<u64> = lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| Event::decode(line).unwrap().at.as_ms())
+            .collect();
+        assert_eq!(times, [5_000, 5_002, 5_002, 5_002, 5_003]);
+        assert_eq!(at.as_ms(), 5_003);
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl EventLoop {
                         self.read_accounts_again(now);
                         self.read_certificate_again();
                     }
-                    Token(token) => self.note_readiness(token - FIRST_CONNECTION, event),
+                    Token(token) => self.note_readiness(token - FIRST_CONNECTION, event, now),
                 }
             }
             if self.accept_again.is_some_and(|due| due <= now.tick) {
@@ -247,7 +247,7 @@ impl EventLoop {
         Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
     }
 
-    fn note_readiness(&mut self, place: usize, event: &mio::event::Event) {
+    fn note_readiness(&mut self, place: usize, event: &mio::event::Event, now: Now) {
         let Some(socket) = self.sockets.get_mut(place).and_then(Option::as_mut) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             socket.is_readable = true;
@@ -259,7 +259,7 @@ impl EventLoop {
         }
         if event.is_writable() && !socket.is_writable {
             socket.is_writable = true;
-            let (key, now) = (socket.key, self.now());
+            let key = socket.key;
             self.write(key, now);
         }
     }
