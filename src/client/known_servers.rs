@@ -76,7 +76,7 @@ impl KnownServers {
 
     fn read(&self) -> io::Result<String> {
         let mut text = String::new();
-        let read = || match fs::metadata(self.file())? {
+        let mut read = || match fs::metadata(self.file())? {
             // A pipe would be waited for.
             found if !found.is_file() => Err(io::Error::other("it is no file")),
             _ => File::open(self.file())?.take(FILE_BYTES_MAX).read_to_string(&mut text),
