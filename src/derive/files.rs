@@ -1,9 +1,8 @@
 //! The derived files on the disk: whole lines appended, and the one file that shrinks replaced at once.
 //!
-//! Each write is of whole lines, and as large as may be. The system copies it page by page and lets the file's length grow
-//! with each, so that somebody who reads in that instant may see the beginning of a line whose rest is a page further;
-//! smaller writes would not change that, for the line that spans two pages is there in any case, and cost several times
-//! as much.
+//! A file's length grows by pages within one write, so that a reader could see half a line wherever a page ends: each
+//! write therefore ends with the last line that ends in its page, and begins with the line that spans two pages, if one
+//! does. What is left is that line, in the instant between its pages.
 //!
 //! Until all that the log holds is in them, files that are made anew stand under names of their own; a crash in between
 //! leaves the old ones as they were.
@@ -15,10 +14,14 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
+use memchr::{memchr, memrchr};
 
 use super::keeper::DeriveError;
 use super::{Journal, USERLOG};
 use crate::eventlog::storage::{link_keeps_text, list, open_file};
+
+/// The smallest page that a system keeps files in, in bytes.
+const PAGE_BYTES: u64 = 4_096;
 
 /// The files of one directory.
 #[derive(Debug)]
@@ -51,7 +54,11 @@ impl Files {
             None => create(&path).map_err(failed(&path))?,
             Some(_) => open_unchanged(&path, length)?,
         };
-        if let Err(error) = file.write_all_at(lines, length) {
+        let written = match self.hidden.contains(&journal) {
+            true => file.write_all_at(lines, length),
+            false => write_lines(&file, length, lines),
+        };
+        if let Err(error) = written {
             // A part of a line must not stay; where even this fails, the next try writes over it.
             let _ = file.set_len(length);
             return Err(failed(&path)(error));
@@ -129,7 +136,54 @@ fn open_unchanged(path: &Path, length: u64) -> Result<File, DeriveError> {
     if found == length { Ok(file) } else { Err(DeriveError::Changed(path.to_owned())) }
 }
 
+fn write_lines(file: &File, mut offset: u64, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        let (now, later) = lines.split_at(one_write(offset, lines));
+        file.write_all_at(now, offset)?;
+        offset += now.len() as u64;
+        lines = later;
+    }
+    Ok(())
+}
+
+/// How many bytes of lines are written at once at an offset: the first line, and those that end in the same page.
+fn one_write(offset: u64, lines: &[u8]) -> usize {
+    let Some(first_end) = memchr(b'\n', lines) else { return lines.len() };
+    let page_end = (offset + first_end as u64) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
+    let room = usize::try_from(page_end - offset).unwrap_or(usize::MAX).min(lines.len());
+    memrchr(b'\n', &lines[..room]).map_or(lines.len(), |end| end + 1)
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> DeriveError {
     let path = path.to_owned();
     move |source| DeriveError::File { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn each_write_is_of_whole_lines_that_end_in_one_page_and_at_most_its_first_spans_two(
+            lengths in proptest::collection::vec(0_usize..6_000, 1..20),
+            start in 0_u64..10_000,
+        ) {
+            let lines: Vec<u8> = lengths.iter().flat_map(|length| [vec![b'x'; *length], vec![b'\n']].concat()).collect();
+            let (mut offset, mut rest) = (start, &lines[..]);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(one_write(offset, rest));
+                let end = offset + now.len() as u64;
+                prop_assert!(now.ends_with(b"\n"));
+                let page = (end - 1) / PAGE_BYTES;
+                let mut ends = now.iter().zip(offset..).filter(|(byte, _)| **byte == b'\n').map(|(_, place)| place);
+                prop_assert!(ends.all(|place| place / PAGE_BYTES == page));
+                let next_end = later.iter().zip(end..).find(|(byte, _)| **byte == b'\n').map(|(_, place)| place);
+                prop_assert!(next_end.is_none_or(|place| place / PAGE_BYTES > page), "a line more fitted");
+                (offset, rest) = (end, later);
+            }
+            prop_assert_eq!(offset, start + lines.len() as u64);
+        }
+    }
 }
