@@ -71,7 +71,7 @@ pub(super) struct LoggedIn {
     pub(super) watch: bool,
     pub(super) feed: Feed,
     /// What this session's own commands made and may yet be read for it from the log: their answers tell of it already.
-    pub(super) own: Vec<Seq>,
+    pub(super) own: OwnEvents,
     /// The client has said its last word, and is owed the rest of its backlog first.
     pub(super) parting: Option<Box<Parting>>,
 }
@@ -81,10 +81,39 @@ impl LoggedIn {
     /// event is durable, and not behind what is.
     pub(super) fn note_own(&mut self, seq: Seq, durable_seq: Seq) {
         if self.feed == Feed::Live {
-            let durable = self.own.partition_point(|own| *own <= durable_seq);
-            self.own.drain(..durable);
+            self.own.drain_through(durable_seq).for_each(drop);
         }
         self.own.push(seq);
+    }
+}
+
+/// Numbers of events, rising. Most clients have none, and then they take eight bytes.
+#[derive(Debug, Default)]
+pub(super) struct OwnEvents(Option<Box<Numbers>>);
+
+#[derive(Debug, Default)]
+struct Numbers(Vec<Seq>);
+
+impl OwnEvents {
+    pub(super) fn as_slice(&self) -> &[Seq] {
+        self.0.as_ref().map_or(&[], |numbers| &numbers.0)
+    }
+
+    fn push(&mut self, seq: Seq) {
+        self.0.get_or_insert_default().0.push(seq);
+    }
+
+    /// Takes those up to one out.
+    pub(super) fn drain_through(&mut self, last: Seq) -> impl Iterator<Item = Seq> {
+        let count = self.as_slice().partition_point(|seq| *seq <= last);
+        self.0.as_mut().into_iter().flat_map(move |numbers| numbers.0.drain(..count))
+    }
+
+    /// Gives memory back that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        if self.as_slice().is_empty() {
+            self.0 = None;
+        }
     }
 }
 
@@ -213,7 +242,7 @@ impl Connection {
 
     /// Whether nothing more is taken from the client until it has read, or has caught up with what it said meanwhile.
     pub(super) fn is_full(&self, shared: &Shared) -> bool {
-        let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.len());
+        let own_events = self.logged_in().map_or(0, |logged_in| logged_in.own.as_slice().len());
         self.output_bytes(shared) >= OUTPUT_COMMAND_BYTES_MAX || own_events >= OWN_EVENTS_MAX
     }
 
@@ -352,8 +381,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn own_events_are_remembered_until_they_are_durable() {
+        let mut logged_in =
+            LoggedIn { session: 1, user: 0, watch: false, feed: Feed::Live, own: OwnEvents::default(), parting: None };
+        (1..=5).for_each(|seq| logged_in.note_own(seq, 0));
+        assert_eq!(logged_in.own.as_slice(), [1, 2, 3, 4, 5]);
+        logged_in.note_own(6, 3);
+        assert_eq!(logged_in.own.as_slice(), [4, 5, 6]);
+        logged_in.own.shrink();
+        assert_eq!(logged_in.own.drain_through(9).collect::<Vec<_>>(), [4, 5, 6]);
+        logged_in.own.shrink();
+        assert!(logged_in.own.0.is_none());
+    }
+
+    #[test]
     fn a_connection_that_says_nothing_takes_two_hundred_bytes() {
-        assert!(size_of::<Connection>() <= 200, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 184, "{} bytes", size_of::<Connection>());
     }
 
     #[test]

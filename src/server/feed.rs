@@ -57,7 +57,7 @@ impl Hub {
         let speaks_json = self.speaks_json(key);
         let parting = self.connection_mut(key).and_then(Connection::logged_in_mut).and_then(|logged_in| {
             logged_in.feed = Feed::Live;
-            logged_in.own.shrink_to_fit();
+            logged_in.own.shrink();
             logged_in.parting.take()
         });
         if announce && speaks_json {
@@ -91,7 +91,7 @@ impl Hub {
             let (events_max, bytes_max) = (limits::CATCH_UP_EVENTS_MAX, limits::CATCH_UP_BYTES_MAX);
             let mut positions = self.index.owed(&owed, events_max, bytes_max);
             let Some(last) = positions.last().map(|position| position.seq) else { return (None, positions) };
-            positions.retain(|position| logged_in.own.binary_search(&position.seq).is_err());
+            positions.retain(|position| logged_in.own.as_slice().binary_search(&position.seq).is_err());
             if !positions.is_empty() {
                 return (None, positions);
             }
@@ -107,10 +107,8 @@ impl Hub {
         };
         let Some((connection, state, outgoing)) = self.connection_beside(key) else { return };
         let was_full = connection.is_full(&outgoing.shared);
-        let own = connection.logged_in_mut().map(|logged_in| {
-            let passed = logged_in.own.partition_point(|seq| *seq <= lines.last);
-            logged_in.own.drain(..passed).collect::<Vec<Seq>>()
-        });
+        let own: Option<Vec<Seq>> =
+            connection.logged_in_mut().map(|logged_in| logged_in.own.drain_through(lines.last).collect());
         let own = own.unwrap_or_default();
         for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
             if own.is_empty() || event_start(line).is_none_or(|(seq, _)| own.binary_search(&seq).is_err()) {

@@ -4,7 +4,7 @@ use crate::chat::{LoginRequest, LogoutReason, Refusal};
 use crate::names::{DeviceName, UserName};
 use crate::protocol::{Answer, Id, LoginFrame};
 
-use super::connection::{ConnectionKey, Feed, LoggedIn, Now, Phase};
+use super::connection::{ConnectionKey, Feed, LoggedIn, Now, OwnEvents, Phase};
 use super::hub::{Hub, Output};
 use super::tokens::Holder;
 
@@ -165,7 +165,7 @@ impl Hub {
         let place = self.state.users.get_index_of(&user).expect("a login has made the user known");
         self.present.add(place, key);
         if let Some(connection) = self.connection_mut(key) {
-            let (feed, own) = (Feed::Waiting, Vec::new());
+            let (feed, own) = (Feed::Waiting, OwnEvents::default());
             let user = u32::try_from(place).expect("there are far fewer users than 2^32");
             connection.phase = Phase::LoggedIn(LoggedIn { session, user, watch, feed, own, parting: None });
         }

@@ -19,18 +19,16 @@ pub(super) struct Present {
 }
 
 /// The connections of one user; nearly everybody has one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 enum Keys {
-    #[default]
-    None,
     One(ConnectionKey),
+    /// Or none, which take no memory elsewhere.
     Several(Box<[ConnectionKey]>),
 }
 
 impl Keys {
     fn as_slice(&self) -> &[ConnectionKey] {
         match self {
-            Self::None => &[],
             Self::One(key) => std::slice::from_ref(key),
             Self::Several(keys) => keys,
         }
@@ -39,7 +37,6 @@ impl Keys {
     fn from_iter(keys: impl Iterator<Item = ConnectionKey>) -> Self {
         let keys: Box<[ConnectionKey]> = keys.collect();
         match *keys {
-            [] => Self::None,
             [key] => Self::One(key),
             _ => Self::Several(keys),
         }
@@ -78,7 +75,7 @@ impl Present {
     pub(super) fn add(&mut self, user: usize, key: ConnectionKey) {
         self.forget_audiences();
         if self.users.len() <= user {
-            self.users.resize(user + 1, Keys::None);
+            self.users.resize(user + 1, Keys::Several(Box::default()));
         }
         if let Some(keys) = self.users.get_mut(user) {
             *keys = Keys::from_iter(keys.as_slice().iter().copied().chain([key]));
@@ -116,6 +113,6 @@ mod tests {
         present.remove(1, key(5));
         present.remove(1, key(4));
         assert_eq!((of(&present, 0), of(&present, 1)), (vec![key(9)], vec![]));
-        assert!(matches!(present.users[1], Keys::None));
+        assert_eq!(size_of::<Keys>(), 16);
     }
 }
