@@ -25,6 +25,8 @@ fn while_the_disk_is_slow_answers_pile_up_only_so_far() {
         sent += 100;
         assert!(sent < 10_000, "nothing stops what waits for the disk");
     }
+    // What it has to say is only put off: nobody would tell the loop of its socket again.
+    assert!(world.hub.wants_bytes(han));
     world.sync();
     assert!(!world.hub.is_overloaded());
     let frames = world.frames(leia);

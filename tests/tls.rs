@@ -8,8 +8,8 @@ mod server;
 mod tls;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -272,6 +272,37 @@ fn a_certificate_is_read_again_on_sighup_and_the_old_one_stays_where_the_new_is_
     after.frame_of("live");
     after.send(&message("/msgto han still there?"));
     assert_eq!(before.frame_of("message")["text"], "still there?");
+}
+
+#[test]
+fn handshakes_that_come_at_once_are_all_gone_on_with_and_clear_text_beside_them() {
+    let server = Server::start();
+    let certificate = certificate(&server);
+    // More than one turn's, and none before all are there: the system takes them for a server that is stopped.
+    server.signal(Signal::STOP);
+    let stopped: Vec<TcpStream> = (0..60).map(|_| socket(server.address)).collect();
+    let clients: Vec<_> = stopped
+        .into_iter()
+        .map(|stream| {
+            let mut tls = handshake(&certificate);
+            let mut hello = stream.try_clone().unwrap();
+            while tls.wants_write() {
+                tls.write_tls(&mut hello).unwrap();
+            }
+            (stream, tls)
+        })
+        .collect();
+    let plain = socket(server.address);
+    writeln!(&plain, "/login han {PASSWORD}").unwrap();
+    server.signal(Signal::CONT);
+    for (number, (stream, tls)) in clients.into_iter().enumerate() {
+        let mut client = TlsClient::new(stream, tls);
+        client.send(&login_frame(["leia", "luke", "yoda"][number % 3]));
+        assert!(!client.line().is_empty(), "client {number} is answered");
+    }
+    let mut line = String::new();
+    BufReader::new(plain).read_line(&mut line).unwrap();
+    assert_eq!(line, "Welcome to Messenger!\n");
 }
 
 #[test]

@@ -308,15 +308,18 @@ impl EventLoop {
         while !self.hub.is_overloaded() {
             let Some(key) = ready.next() else { break };
             let Some(socket) = self.socket_mut(key) else { continue };
-            if handshakes_left == 0 && socket.may_shake_hands() {
+            let may_shake_hands = socket.may_shake_hands();
+            if handshakes_left == 0 && may_shake_hands {
                 postponed.push(key);
                 continue;
             }
-            handshakes_left = handshakes_left.saturating_sub(usize::from(socket.is_handshaking()));
             socket.is_queued = false;
             if self.hub.wants_bytes(key) {
                 self.read(key, now);
             }
+            // Of one that broke off in it, too, the work is done.
+            let was_handshake = may_shake_hands && self.socket_mut(key).is_none_or(|socket| socket.is_handshaking());
+            handshakes_left = handshakes_left.saturating_sub(usize::from(was_handshake));
         }
         self.ready.splice(..0, postponed.into_iter().chain(ready));
     }
